@@ -1,0 +1,120 @@
+"""What an engine takes and yields, as light structs for the hot path.
+
+Fields and their order are those of the typed protocol v0.1 (``penstock.protocol.inference`` holds the
+validating pydantic twins for the edges); ``EngineRequest`` adds what v0.1 does not carry.  Encoding an
+event with msgspec gives the v0.1 JSON form.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How tokens are chosen; ``None`` leaves a choice to the engine's default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One generation: the v0.1 ``Request`` plus ``messages``, ``sampling``, ``tools`` and ``response_format``.
+
+    ``messages`` (role and content, in OpenAI's shape) are used instead of ``prompt`` when given;
+    ``max_tokens`` is in tokens, ``kv_budget_tokens`` too.
+    """
+
+    request_id: str
+    trace_id: str
+    model: str
+    prompt: str = ""
+    max_tokens: int = 256
+    stream: bool = True
+    kv_budget_tokens: int | None = None
+    metadata: dict[str, Any] | None = None
+    messages: tuple[dict[str, Any], ...] | None = None
+    sampling: Sampling = Sampling()
+    tools: tuple[dict[str, Any], ...] | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class EventTimestamps(msgspec.Struct, frozen=True, kw_only=True):
+    """Unix seconds of the four moments of a generation."""
+
+    queued_at: float
+    scheduled_at: float
+    executed_at: float
+    completed_at: float
+
+
+class EventMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """The v0.1 ``Metrics``: times in milliseconds, rates from 0 to 1, memory in MB."""
+
+    ttft_ms: float
+    tbt_ms: float = 0.0
+    tpot_ms: float = 0.0
+    throughput_tps: float
+    peak_mem_mb: int
+    error_rate: float = 0.0
+    kv_used_tokens: int = 0
+    kv_used_bytes: int = 0
+    prefix_hit_rate: float = 0.0
+    evict_count: int = 0
+    evict_ms: float = 0.0
+    spec_accept_rate: float = 0.0
+    itl_list: list[float] = msgspec.field(default_factory=list)
+    timestamps: EventTimestamps | None = None
+    component_trace: list[str] | None = None
+
+
+class EventError(msgspec.Struct, frozen=True, kw_only=True):
+    """The v0.1 ``Error`` of an end event; ``code`` is a value of ``errors.ErrorCode``."""
+
+    code: str
+    message: str
+    retryable: bool | None = None
+
+
+class EngineStart(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="start"):
+    """The engine took the request; ``prompt_tokens`` is its count where it is known that early."""
+
+    request_id: str
+    trace_id: str
+    engine_id: str
+    prompt_tokens: int | None = None
+
+
+class EngineDelta(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="delta"):
+    """A piece of the answer: its text and the token ids it is made of."""
+
+    request_id: str
+    trace_id: str
+    engine_id: str
+    chunk: str
+    chunk_tokens: list[int]
+
+
+class EngineEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="end"):
+    """The one end of a generation: the whole answer, why it ended, and what it cost."""
+
+    request_id: str
+    trace_id: str
+    engine_id: str
+    output_text: str
+    output_tokens: list[int]
+    finish_reason: FinishReason
+    metrics: EventMetrics
+    error: EventError | None = None
+
+
+EngineEvent = EngineStart | EngineDelta | EngineEnd
