@@ -1,0 +1,1 @@
+"""penstock serves a model as a stream."""

@@ -1,0 +1,1 @@
+"""Live calls: who may run, who reads, how long a log is kept."""

@@ -1,0 +1,33 @@
+"""The call this code runs in, for code below the author: engines, callbacks, log records.
+
+The executor sets it around an author's function; threads and executors started in there carry it along
+(``runtime/threads.py``).
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from penstock.protocol.events import EventMetrics
+
+
+class AmbientCall(Protocol):
+    """What code below the author may know of its call."""
+
+    @property
+    def request_id(self) -> str:
+        """32 hex digits, never reused."""
+        ...
+
+    def remaining(self) -> float | None:
+        """Seconds left to the call's deadline; ``None`` without one."""
+        ...
+
+    def report_metrics(self, metrics: EventMetrics) -> None:
+        """Put an engine's measurements into the call's terminal frame."""
+        ...
+
+
+current: ContextVar[AmbientCall | None] = ContextVar("penstock_call", default=None)

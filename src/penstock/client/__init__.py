@@ -1,0 +1,1 @@
+"""Clients of the seam: in process and over HTTP."""

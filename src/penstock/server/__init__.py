@@ -1,0 +1,1 @@
+"""One host: HTTP pumped into a dispatcher."""
