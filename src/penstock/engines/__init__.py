@@ -1,1 +1,64 @@
-"""Models behind one small interface."""
+"""Models behind one small interface: ``engines.open("llamacpp:smollm2-135m")``.
+
+A spec is ``ADAPTER:REST``; what REST means is the adapter's to say.  A spec without an adapter is one for
+``llamacpp``.  An adapter and its library are imported when it is first opened, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from penstock.errors import AuthoringError
+
+if TYPE_CHECKING:
+    from penstock.engines.base import Engine
+
+__all__ = ["ADAPTERS", "Adapter", "open"]
+
+
+class Adapter(NamedTuple):
+    """Where an adapter's opening function is found, and what its specs look like."""
+
+    target: str
+    """``module:function``; the function takes the text behind the colon, and options by keyword."""
+    example: str
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "llamacpp": Adapter("penstock.engines.llamacpp:open_llamacpp", "llamacpp:smollm2-135m"),
+    "scripted": Adapter("penstock.engines.scripted:open_scripted", "scripted:tokens=256,delay_ms=20"),
+}
+_DEFAULT = "llamacpp"
+
+
+def open(spec: str, **options: Any) -> Engine:
+    """Open an engine by name.
+
+    Args:
+        spec: ``llamacpp:smollm2-135m`` or just ``smollm2-135m``, ``llamacpp:/path/model.gguf``,
+            ``llamacpp:owner/repo/file.gguf`` (from the local Hugging Face cache), ``scripted:tokens=256``.
+        options: What the adapter takes beyond that, such as ``slots=8``.
+
+    Raises:
+        AuthoringError: An unknown adapter, an unknown option, a model that is not there.
+    """
+    name, colon, rest = spec.partition(":")
+    if name not in ADAPTERS:
+        if colon and not _is_path(spec):
+            raise AuthoringError(_unknown(spec, name))
+        name, rest = _DEFAULT, spec
+    module, _, function = ADAPTERS[name].target.partition(":")
+    opening = cast("Callable[..., Engine]", getattr(import_module(module), function))
+    return opening(rest, **options)
+
+
+def _is_path(spec: str) -> bool:
+    # A drive letter looks like an adapter's name.
+    return spec.endswith(".gguf") or spec[1:3] in (":\\", ":/")
+
+
+def _unknown(spec: str, name: str) -> str:
+    known = "; ".join(f"{key} (such as {adapter.example})" for key, adapter in ADAPTERS.items())
+    return f"no engine adapter {name!r} for {spec!r}; known are: {known}"

@@ -1,0 +1,222 @@
+"""What every engine is: a source of events, and over it a stream of text for authors.
+
+An adapter implements ``generate`` and ``close``; all else stands here.  The contract of ``generate``, which
+``penstock.testing.check_engine`` checks:
+
+- A request that cannot be served (bad values, a prompt too long) raises a ``CallError`` before any event.
+- Otherwise come one ``EngineStart``, the ``EngineDelta`` pieces, and exactly one ``EngineEnd``, which is the
+  last.  A failure after the start is an end with ``finish_reason="error"``.
+- Closing the iterator is the cancel.  When ``aclose()`` returns, the work has stopped and its slot is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypedDict
+
+from typing_extensions import Self, Unpack
+
+from penstock.calls import ambient
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.events import (
+    EngineDelta,
+    EngineEnd,
+    EngineEvent,
+    EngineRequest,
+    EngineStart,
+    EventMetrics,
+    Sampling,
+)
+
+_CODES = frozenset(code.value for code in ErrorCode)
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How tokens are chosen, as keyword arguments; what is left out or ``None`` is the engine's default."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repeat_penalty: float | None
+
+
+class Engine(ABC):
+    """A model that answers requests with a stream of events.
+
+    One engine serves several calls at once, ``capacity`` of them at the same time, from any event loop.
+    """
+
+    engine_id: str
+    """Names this engine in its events, such as ``llamacpp:smollm2-135m``."""
+
+    model: str
+    """The model it serves: what ``EngineRequest.model`` is when an author does not say."""
+
+    capacity: int
+    """How many generations run at the same time; the permits an executor should give out."""
+
+    @abstractmethod
+    def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """Answer one request with a start, deltas and exactly one end (protocol v0.1, StreamEvent).
+
+        Raises:
+            CallError: ``invalid_argument`` or ``unavailable``, before the first event.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancel what is in flight, wait until it has stopped, free the model.  May be called twice."""
+
+    async def aclose(self) -> None:
+        """Like ``close``, without holding the event loop."""
+        await asyncio.to_thread(self.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def stream_text(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 256,
+        system_prompt: str | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncGenerator[str, None]:
+        """Answer a prompt piece by piece, as the model's user would ask it (its chat template is applied).
+
+        Args:
+            prompt: The user's message.
+            max_tokens: Most tokens to generate.
+            system_prompt: What the model is told beforehand.
+            sampling: ``temperature``, ``top_p``, ``top_k``, ``seed``, ``stop``, penalties.
+
+        Raises:
+            CallError: The engine refused, failed, or broke off; never a silent end.
+        """
+        user = {"role": "user", "content": prompt}
+        system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+        return self.chat([*system, user], max_tokens=max_tokens, **sampling)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int = 256,
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncGenerator[str, None]:
+        """Answer a conversation piece by piece.
+
+        Args:
+            messages: Role and content of each message, in OpenAI's shape.
+            max_tokens: Most tokens to generate.
+            sampling: As for ``stream_text``.
+
+        Raises:
+            CallError: As for ``stream_text``.
+        """
+        return self._text_of(self._request(messages, max_tokens, sampling))
+
+    def _request(
+        self, messages: Sequence[Mapping[str, Any]], max_tokens: int, options: SamplingOptions
+    ) -> EngineRequest:
+        call = ambient.current.get()
+        request_id = uuid.uuid4().hex if call is None else call.request_id
+        return EngineRequest(
+            request_id=request_id,
+            trace_id=request_id,
+            model=self.model,
+            max_tokens=max_tokens,
+            messages=tuple(dict(message) for message in messages),
+            sampling=to_sampling(options),
+        )
+
+    async def _text_of(self, request: EngineRequest) -> AsyncGenerator[str, None]:
+        async with aclosing(self.generate(request)) as events:
+            async for event in events:
+                if type(event) is EngineDelta:
+                    if event.chunk:
+                        yield event.chunk
+                elif type(event) is EngineEnd:
+                    report_metrics(event.metrics)
+                    raise_if_failed(event)
+                    return
+                elif type(event) is not EngineStart:
+                    raise _broken(self, f"sent a {type(event).__name__} where an event was due")
+        raise _broken(self, "ended its stream without an end event; the answer may be incomplete")
+
+
+def to_sampling(options: SamplingOptions) -> Sampling:
+    """Turn keyword arguments into ``Sampling``; one stop string may stand for a list of one.
+
+    Raises:
+        TypeError: A name that is not a sampling option.
+    """
+    unknown = options.keys() - SamplingOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(SamplingOptions.__annotations__)
+        raise TypeError(f"unknown sampling option {min(unknown)!r}; known are {known}")
+    stop = options.get("stop") or ()
+    rest = {name: value for name, value in options.items() if name != "stop"}
+    return Sampling(stop=(stop,) if isinstance(stop, str) else tuple(stop), **rest)  # type: ignore[arg-type]
+
+
+def report_metrics(metrics: EventMetrics) -> None:
+    """Give an engine's measurements to the call this code runs in, if it runs in one."""
+    call = ambient.current.get()
+    if call is not None:
+        call.report_metrics(metrics)
+
+
+def raise_if_failed(end: EngineEnd) -> None:
+    """Raise what a failed end says as a ``CallError``; one without a known code is ``upstream_failed``."""
+    if end.finish_reason != "error":
+        return
+    if end.error is None:
+        raise CallError(f"{end.engine_id} failed and did not say why", ErrorCode.UPSTREAM_FAILED)
+    known = end.error.code in _CODES
+    code = end.error.code if known else ErrorCode.UPSTREAM_FAILED
+    raise CallError(end.error.message, code, retryable=end.error.retryable)
+
+
+def refuse_invalid(request: EngineRequest) -> None:
+    """Refuse values outside the limits of protocol v0.1 (Request); a temperature of 0 is allowed: greedy.
+
+    Raises:
+        CallError: ``invalid_argument``, naming the field and its limit.
+    """
+    sampling = request.sampling
+    if request.max_tokens < 1:
+        _refuse("max_tokens", "must be at least 1", request.max_tokens)
+    if sampling.temperature is not None and not 0 <= sampling.temperature <= 2:
+        _refuse("temperature", "must be from 0 to 2", sampling.temperature)
+    if sampling.top_p is not None and not 0 < sampling.top_p <= 1:
+        _refuse("top_p", "must be above 0 and at most 1", sampling.top_p)
+    if sampling.top_k is not None and sampling.top_k < 0:
+        _refuse("top_k", "must be 0 (off) or more", sampling.top_k)
+    if "" in sampling.stop:
+        _refuse("stop", "must not hold an empty string", "")
+    if request.messages is not None and not request.messages:
+        _refuse("messages", "must hold at least one message", [])
+
+
+def _refuse(field: str, rule: str, value: object) -> None:
+    raise CallError(
+        f"{field}: {rule}, not {value!r}",
+        ErrorCode.INVALID_ARGUMENT,
+        details=[{"path": [field], "reason": rule}],
+    )
+
+
+def _broken(engine: Engine, what: str) -> CallError:
+    return CallError(f"{engine.engine_id} {what}", ErrorCode.UPSTREAM_FAILED)
