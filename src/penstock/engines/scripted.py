@@ -93,7 +93,7 @@ class ScriptedEngine(Engine):
     def from_spec(cls, rest: str) -> ScriptedEngine:
         """Build one from the text behind ``scripted:``: ``tokens=256,delay_ms=20,fault=stall,after=10``.
 
-        Names: ``text`` (without commas), ``tokens``, ``delay_ms``, ``burst``, ``fault``, ``after``, ``capacity``.
+        The names are those of the arguments, with ``text`` (without commas) for ``pieces``.
 
         Raises:
             AuthoringError: A name or value it does not know.
@@ -164,7 +164,8 @@ class ScriptedEngine(Engine):
             await self._stopped(over)
 
     def _script(self, request: EngineRequest) -> tuple[Sequence[str], FinishReason]:
-        pieces, reason = self._pieces, cast("FinishReason", "stop")
+        pieces: Sequence[str] = self._pieces
+        reason: FinishReason = "stop"
         if request.sampling.stop:
             pieces = _cut_at(pieces, request.sampling.stop)
         if len(pieces) > request.max_tokens:
