@@ -1,0 +1,155 @@
+"""Readers of a call's log, and the window that holds its producer back.
+
+A producer waits when it is a window ahead of its *fastest* reader: a slow onlooker holds nobody back, and
+learns that it was overrun.  With no reader nothing holds the producer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from types import TracebackType
+
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.call import CallLog
+from penstock.protocol.dispatch import Batch
+
+
+class Readers:
+    """The readers of one log.
+
+    Args:
+        log: What they read.
+        window: Bytes the producer may be ahead of the fastest of them.
+        all_gone: Called when the last one has detached.
+    """
+
+    def __init__(self, log: CallLog, window: int, all_gone: Callable[[], None]) -> None:
+        self.full_at = window  # the producer must call ``room`` once the log's size reaches this
+        self._log = log
+        self._window = window
+        self._all_gone = all_gone
+        self._attached: list[WindowedReader] = []
+        self._room: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._attached)
+
+    def reader(self, after: int) -> WindowedReader:
+        """Return a reader behind frame ``after``.
+
+        Raises:
+            CallError: ``invalid_argument``; there is no such frame yet.
+            ReplayTruncated: Frames after it are no longer kept.
+        """
+        if not -1 <= after < self._log.next_seq:
+            raise CallError(
+                f"after={after} is not a frame of this call; the last one is {self._log.next_seq - 1}",
+                ErrorCode.INVALID_ARGUMENT,
+            )
+        self._log.read(after, 1)
+        return WindowedReader(self, self._log, after, self._window)
+
+    async def room(self) -> None:
+        """Let the event loop turn; return once the producer is within its window."""
+        self.moved()
+        if self._log.size < self.full_at:
+            await asyncio.sleep(0)
+        while self._log.size >= self.full_at:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def attach(self, reader: WindowedReader) -> None:
+        """Count ``reader`` in."""
+        self._attached.append(reader)
+        self.moved()
+
+    def detach(self, reader: WindowedReader) -> None:
+        """Count ``reader`` out; the last one to go decides the call's fate by its policy."""
+        self._attached.remove(reader)
+        self.moved()
+        if not self._attached:
+            self._all_gone()
+
+    def moved(self) -> None:
+        """Recompute the window's end after a reader came, moved or went."""
+        front = max((reader.position for reader in self._attached), default=sys.maxsize)
+        self.full_at = min(front, self._log.size) + self._window
+        if self._room is not None and not self._room.done() and self._log.size < self.full_at:
+            self._room.set_result(None)
+
+
+class WindowedReader:
+    """A cursor; ``async with`` attaches it, iterating gives batches until the terminal frame."""
+
+    __slots__ = ("_after", "_log", "_max_batch", "_readers", "_state", "_waiter", "position")
+
+    def __init__(self, readers: Readers, log: CallLog, after: int, max_batch: int) -> None:
+        self._readers = readers
+        self._log = log
+        self._after = after
+        self._max_batch = max_batch
+        self._state = _DETACHED
+        self._waiter: asyncio.Future[None] | None = None
+        self.position = log.position(after)  # bytes its transport is done with
+
+    async def __aenter__(self) -> WindowedReader:
+        self._readers.attach(self)
+        self._state = _READING
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> WindowedReader:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """Return the frames that are there, once there are any.
+
+        Raises:
+            ReplayTruncated: The log was trimmed past this reader.
+        """
+        self._done_with_last_batch()
+        while self._state is _READING:
+            lines = self._log.read(self._after, self._max_batch)
+            if lines:
+                return self._take(lines)
+            self._waiter = asyncio.get_running_loop().create_future()
+            self._log.wake_on_append(self._wake)
+            await self._waiter
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Detach; a pending ``__anext__`` ends the iteration."""
+        if self._state is not _DETACHED:
+            self._state = _DETACHED
+            self._readers.detach(self)
+            self._wake()
+
+    def _done_with_last_batch(self) -> None:
+        position = self._log.position(self._after)
+        if position > self.position:
+            self.position = position
+            self._readers.moved()
+
+    def _take(self, lines: list[bytes]) -> Batch:
+        first = self._after + 1
+        self._after += len(lines)
+        last = self._log.ending is not None and self._after == self._log.next_seq - 1
+        if last:
+            self._state = _AT_END
+        return Batch(first, lines, self._log.ending if last else None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+_DETACHED, _READING, _AT_END = "detached", "reading", "at end"

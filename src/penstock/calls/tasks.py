@@ -1,0 +1,45 @@
+"""Tasks with an owner: nothing started here is lost, collected early, or fails in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+_log = logging.getLogger("penstock.calls")
+
+
+class TaskOwner:
+    """Holds the tasks started through it until they end; ``aclose`` cancels and waits for what is left."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        """Run ``work`` on the running loop; an exception it ends with is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        # An empty context: a task lives longer than whatever happened to start it.
+        task.add_done_callback(self._ended, context=_EMPTY)
+        return task
+
+    async def aclose(self) -> None:
+        """Cancel every task and wait until they have ended."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("task %s failed", task.get_name(), exc_info=error)
+
+
+_EMPTY = contextvars.Context()

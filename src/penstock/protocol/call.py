@@ -1,0 +1,316 @@
+"""The life of one call: the only state machine there is, and the log it fills.
+
+The rules:
+
+1. A call moves only by looking a step up in ``_NEXT``; nobody assigns a state.
+2. An illegal step changes nothing and raises.
+3. There is exactly one terminal frame, it is the last, and the first to come wins: later ones are
+   dropped and counted.
+4. Frames are numbered from 0 without a gap; the first is ``accepted``.
+5. Every side runs this machine: the server through ``CallLog``, a client through ``Call.observe``.
+
+Nothing here waits, and nobody here knows the time: it is passed in.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from threading import Lock
+from typing import Any, NamedTuple
+
+from penstock.errors import CallError, LocalProtocolError, RemoteProtocolError, ReplayTruncated
+from penstock.protocol.messages import CancelReason, CancelTimes, Frame, FrameWriter, Note
+from penstock.protocol.values import encode_value
+
+
+class State(IntEnum):
+    """Where a call is in its life."""
+
+    ACCEPTED = 0
+    STREAMING = 1
+    COMPLETED = 2
+    FAILED = 3
+    CANCELLED = 4
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can follow."""
+        return self >= State.COMPLETED
+
+    @property
+    def label(self) -> str:
+        """The name on the wire, as in a frame's ``status``."""
+        return _LABELS[self]
+
+
+class Step(IntEnum):
+    """What may happen to a call."""
+
+    ITEM = 0
+    NOTE = 1
+    COMPLETE = 2
+    FAIL = 3
+    CANCEL = 4
+
+
+_LABELS = {
+    State.ACCEPTED: "accepted",
+    State.STREAMING: "streaming",
+    State.COMPLETED: "completed",
+    State.FAILED: "error",
+    State.CANCELLED: "cancelled",
+}
+_ENDS = (State.COMPLETED, State.FAILED, State.CANCELLED)
+_NONE = (None,) * 5
+
+# _NEXT[state][step] is the state that follows; None: not allowed.
+_NEXT: tuple[tuple[State | None, ...], ...] = (
+    (State.STREAMING, State.ACCEPTED, *_ENDS),
+    (State.STREAMING, State.STREAMING, *_ENDS),
+    _NONE,
+    _NONE,
+    _NONE,
+)
+
+_STEPS: Mapping[str, Step] = {
+    "streaming": Step.ITEM,
+    "queued": Step.NOTE,
+    "progress": Step.NOTE,
+    "completed": Step.COMPLETE,
+    "error": Step.FAIL,
+    "cancelled": Step.CANCEL,
+}
+_ITEM = Step.ITEM
+
+
+class Call:
+    """The machine: a state, and the number the next frame has."""
+
+    __slots__ = ("next_seq", "state")
+
+    def __init__(self) -> None:
+        self.state = State.ACCEPTED
+        self.next_seq = 0
+
+    def advance(self, step: Step) -> None:
+        """Take ``step``.
+
+        Raises:
+            LocalProtocolError: It is not allowed in this state; nothing was changed.
+        """
+        following = _NEXT[self.state][step]
+        if following is None:
+            raise LocalProtocolError(f"{step.name.lower()} is not allowed in state {self.state.name.lower()}")
+        self.state = following
+
+    def observe(self, frame: Frame, *, answer: bool = False) -> None:
+        """Take the step that a received frame tells of.
+
+        Args:
+            frame: What the peer sent; a status this version does not know is skipped, as a note.
+            answer: The frame is the whole answer of a call that does not stream, so it stands alone and
+                may have any number.
+
+        Raises:
+            RemoteProtocolError: The peer may not send this now; nothing was changed.
+        """
+        seq = frame.seq
+        if not answer and seq is not None and seq != self.next_seq:
+            raise RemoteProtocolError(f"frame {seq} came where {self.next_seq} was due")
+        if frame.status == "accepted" or (self.next_seq == 0 and not answer):
+            self._observe_first(frame)
+        else:
+            self._observe_step(frame)
+        self.next_seq += 1
+
+    def resume(self, after: int) -> None:
+        """Expect the frame that follows ``after`` next, as a reader that attaches again does."""
+        self.next_seq = after + 1
+
+    def _observe_first(self, frame: Frame) -> None:
+        if frame.status != "accepted" or self.next_seq:
+            raise RemoteProtocolError(
+                f"{frame.status!r} is frame {self.next_seq}; `accepted` is frame 0, alone"
+            )
+
+    def _observe_step(self, frame: Frame) -> None:
+        step = _STEPS.get(frame.status, Step.NOTE)
+        following = _NEXT[self.state][step]
+        if following is None:
+            raise RemoteProtocolError(f"{frame.status!r} came after the call was {self.state.label}")
+        self.state = following
+
+
+class Ending(NamedTuple):
+    """How a call ended: its terminal state, and what a program needs besides the frame."""
+
+    state: State
+    error: CallError | None = None
+    reason: CancelReason | None = None
+
+
+class CallLog:
+    """The append-only, numbered log of one call's frames, each already in wire form.
+
+    One thread appends; the terminal frame may come from any, and the first wins.
+
+    Args:
+        writer: Writes the frames.
+        now: Unix seconds at which the call was accepted.
+    """
+
+    __slots__ = (
+        "_call",
+        "_ends",
+        "_finish_lock",
+        "_lines",
+        "_waiting",
+        "_writer",
+        "ending",
+        "first_seq",
+        "late_ends",
+        "size",
+    )
+
+    def __init__(self, writer: FrameWriter, now: float) -> None:
+        self._call = Call()
+        self._writer = writer
+        self._lines: list[bytes] = []
+        self._ends: list[int] = []  # byte position behind each kept line, counted from the first ever
+        self._waiting: list[Callable[[], None]] = []
+        self._finish_lock = Lock()
+        self.first_seq = 0  # of the oldest frame kept
+        self.size = 0  # bytes ever appended
+        self.ending: Ending | None = None
+        self.late_ends = 0
+        self._append(writer.accepted(0, now))
+
+    @property
+    def state(self) -> State:
+        """Where the call is in its life."""
+        return self._call.state
+
+    @property
+    def next_seq(self) -> int:
+        """Number of the next frame; one more than the last one's."""
+        return self._call.next_seq
+
+    @property
+    def kept_size(self) -> int:
+        """Bytes of the frames still kept."""
+        return self.size - self.position(self.first_seq - 1)
+
+    # -- writing -------------------------------------------------------------------------------------
+
+    def item(self, data: object, now: float) -> None:
+        """Append one ``streaming`` frame.
+
+        Raises:
+            CallError: ``invalid_output``; ``data`` is not JSON.  Nothing was appended.
+            LocalProtocolError: The call has ended.
+        """
+        call = self._call
+        line = self._writer.item(data, call.next_seq, now)
+        call.advance(_ITEM)
+        self._append(line)
+
+    def note(self, kind: Note, about: Mapping[str, Any], now: float) -> None:
+        """Append a ``queued`` or ``progress`` frame.
+
+        Raises:
+            LocalProtocolError: The call has ended.
+        """
+        line = self._writer.note(kind, about, self._call.next_seq, now)
+        self._call.advance(Step.NOTE)
+        self._append(line)
+
+    def complete(self, answer: object, metrics: Mapping[str, Any], now: float, *, has_answer: bool) -> bool:
+        """Append the ``completed`` frame; returns whether it came first.
+
+        Raises:
+            CallError: ``invalid_output``; the answer is not JSON.  The call goes on.
+        """
+        value = encode_value(answer) if has_answer else None
+        write = self._writer.completed
+        return self._finish(
+            Step.COMPLETE, Ending(State.COMPLETED), lambda seq: write(value, metrics, seq, now)
+        )
+
+    def fail(self, error: CallError, now: float) -> bool:
+        """Append the ``error`` frame; returns whether it came first."""
+        return self._finish(
+            Step.FAIL, Ending(State.FAILED, error=error), lambda seq: self._writer.error(error, seq, now)
+        )
+
+    def cancel(self, reason: CancelReason, times: CancelTimes, now: float) -> bool:
+        """Append the ``cancelled`` frame; returns whether it came first."""
+        return self._finish(
+            Step.CANCEL,
+            Ending(State.CANCELLED, reason=reason),
+            lambda seq: self._writer.cancelled(reason, times, seq, now),
+        )
+
+    def _finish(self, step: Step, ending: Ending, write: Callable[[int], bytes]) -> bool:
+        with self._finish_lock:
+            if self.ending is not None:
+                self.late_ends += 1
+                return False
+            line = write(self._call.next_seq)
+            self._call.advance(step)
+            self.ending = ending
+            self._append(line)
+        return True
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self.size += len(line)
+        self._ends.append(self.size)
+        self._call.next_seq += 1
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for wake in waiting:
+                wake()
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def wake_on_append(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once, at the next frame."""
+        self._waiting.append(wake)
+
+    def read(self, after: int, max_bytes: int) -> list[bytes]:
+        """Return the frames that follow number ``after``: all of them, or the first ``max_bytes`` worth
+        (and at least one).
+
+        Raises:
+            ReplayTruncated: The next frame is no longer kept.
+        """
+        start = after + 1 - self.first_seq
+        if start < 0:
+            raise ReplayTruncated(
+                f"frames before {self.first_seq} are gone; continue with after={self.first_seq - 1}",
+                first_seq=self.first_seq,
+            )
+        if start >= len(self._lines):
+            return []
+        limit = self._ends[start] - len(self._lines[start]) + max_bytes
+        if limit >= self.size:
+            return self._lines[start:]
+        return self._lines[start : max(start + 1, bisect_right(self._ends, limit, start))]
+
+    def position(self, seq: int) -> int:
+        """Return how many bytes the frames up to number ``seq`` have, from the first ever."""
+        index = seq - self.first_seq
+        if index >= 0:
+            return self._ends[min(index, len(self._ends) - 1)] if self._ends else self.size
+        return self._ends[0] - len(self._lines[0]) if self._ends else self.size
+
+    def trim(self, keep_bytes: int) -> None:
+        """Forget the oldest frames until at most ``keep_bytes`` are kept."""
+        if self.kept_size <= keep_bytes:
+            return
+        drop = bisect_left(self._ends, self.size - keep_bytes) + 1
+        del self._lines[:drop]
+        del self._ends[:drop]
+        self.first_seq += drop

@@ -1,0 +1,245 @@
+"""Requests and frames as they stand on the wire (WIRE.md sections 1 and 2).
+
+One frame is one JSON object, written once per call in the form (v1 or v2) of the request that opened it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Literal
+
+import msgspec
+
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.events import EventMetrics
+from penstock.protocol.values import encode_value
+
+TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
+MAX_TIMEOUT_S = 7 * 24 * 3600.0
+
+
+class WireForm(str, Enum):
+    """Which protocol version a call speaks; v1 frames carry no ``version`` and no ``command``."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+class CancelReason(str, Enum):
+    """Why a call is cut short; the first reason stays."""
+
+    CALLER = "caller"
+    DISCONNECT = "disconnect"
+    DEADLINE = "deadline"
+    DRAIN = "drain"
+    RUNNER_LOST = "runner_lost"
+
+
+class OnDisconnect(msgspec.Struct, frozen=True):
+    """What happens to a call when its last reader has gone: on the wire ``"cancel"``, ``"continue"`` or
+    ``{"grace_s": 30}``.  ``grace_s`` is in seconds; 0 cancels at once, None lets the call run on."""
+
+    grace_s: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        if self.grace_s is not None and not 0 <= self.grace_s <= MAX_TIMEOUT_S:
+            raise CallError("on_disconnect.grace_s is not between 0 and 7 days", ErrorCode.INVALID_ARGUMENT)
+
+    @classmethod
+    def parse(cls, value: object) -> OnDisconnect:
+        """Read the wire form.
+
+        Raises:
+            CallError: ``invalid_argument``.
+        """
+        if value in ("cancel", "continue"):
+            return cls(0.0 if value == "cancel" else None)
+        if isinstance(value, dict) and set(value) == {"grace_s"} and _is_number(value["grace_s"]):
+            return cls(float(value["grace_s"]))
+        raise CallError(
+            'on_disconnect is "cancel", "continue" or {"grace_s": seconds}',
+            ErrorCode.INVALID_ARGUMENT,
+            details=[{"path": ["on_disconnect"], "reason": "invalid"}],
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to run one command once.
+
+    ``input`` is the JSON text of an object, so that every way in is validated alike; ``timeout_s`` is the
+    whole call's budget in seconds.
+
+    Raises:
+        CallError: ``invalid_argument`` for an ill-formed ``task_id`` or ``timeout_s``.
+    """
+
+    command: str
+    input: bytes = b"{}"
+    form: WireForm = WireForm.V2
+    task_id: str | None = None
+    output_config: Mapping[str, Any] = {}
+    is_stream: bool = False
+    notes: bool = False
+    on_disconnect: OnDisconnect = OnDisconnect()
+    timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.task_id is not None and not TASK_ID.match(self.task_id):
+            raise CallError(
+                "task_id is 1 to 128 letters, digits, '_', '.', ':' or '-', the first a letter, digit or '_'",
+                ErrorCode.INVALID_ARGUMENT,
+                details=[{"path": ["task_id"], "reason": "pattern"}],
+            )
+        if self.timeout_s is not None and not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+            raise CallError(
+                "timeout is more than 0 and at most 604800 seconds",
+                ErrorCode.INVALID_ARGUMENT,
+                details=[{"path": ["timeout"], "reason": "range"}],
+            )
+
+
+class CancelTimes(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a cancel was asked for and when the author's code felt it (Unix seconds)."""
+
+    requested_at: float
+    delivered_at: float | None = None
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A frame as a reader sees it; what a frame does not carry is ``None`` (``data``: UNSET)."""
+
+    type: str
+    status: str
+    data: Any = msgspec.UNSET
+    error: str | None = None
+    timestamp: float = 0.0
+    version: str | None = None
+    command: str | None = None
+    task_id: str | None = None
+    seq: int | None = None
+    request_id: str | None = None
+    code: str | None = None
+    retryable: bool | None = None
+    details: Sequence[Mapping[str, Any]] = ()
+    retry_after_s: float | None = None
+    reason: str | None = None
+    cancel: CancelTimes | None = None
+    position: int | None = None
+    first_seq: int | None = None
+    metrics: Mapping[str, Any] | None = None
+
+
+Note = Literal["queued", "progress"]
+
+_encode = msgspec.json.Encoder().encode
+_decode_frame = msgspec.json.Decoder(Frame).decode
+
+
+def decode_frame(line: bytes | str) -> Frame:
+    """Read one frame.
+
+    Raises:
+        CallError: ``invalid_argument`` when it is not one.
+    """
+    try:
+        return _decode_frame(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CallError(f"not a frame: {error}", ErrorCode.INVALID_ARGUMENT) from error
+
+
+def encode_metrics(metrics: EventMetrics) -> dict[str, Any]:
+    """Return an engine's measurements as the fields they have on the wire."""
+    plain: dict[str, Any] = msgspec.to_builtins(metrics)
+    return plain
+
+
+class FrameWriter:
+    """Writes the frames of one call.
+
+    Args:
+        form: v1 or v2, from the request that opened the call.
+        command: Name of the command; shown in v2 only.
+        task_id: The caller's name for the call.
+        request_id: Ours, 32 hex digits; shown in the first frame only.
+    """
+
+    __slots__ = ("_identity", "_item_tail", "_now", "_request_id", "_stamp", "_task")
+
+    def __init__(self, form: WireForm, command: str, task_id: str, request_id: str) -> None:
+        self._identity = {} if form is WireForm.V1 else {"version": "v2", "command": command}
+        self._task = {"task_id": task_id}
+        self._request_id = request_id
+        self._item_tail = b"," + _encode({**self._identity, **self._task})[1:-1] + b',"seq":'
+        self._now = 0.0
+        self._stamp = b""
+
+    def item(self, data: object, seq: int, now: float) -> bytes:
+        """Write a ``streaming`` frame: joined from prepared parts, as this runs once per token."""
+        value = encode_value(data)
+        # The wire shows milliseconds, so a stamp serves every frame of its millisecond.
+        if now - self._now >= 0.001:
+            self._tick(now)
+        return b"".join((_ITEM_HEAD, value, self._stamp, self._item_tail, b"%d}" % seq))
+
+    def accepted(self, seq: int, now: float) -> bytes:
+        """Write the first frame."""
+        return self._frame("accepted", {}, seq, now, {"request_id": self._request_id})
+
+    def note(self, kind: Note, about: Mapping[str, Any], seq: int, now: float) -> bytes:
+        """Write ``queued`` (``{"position": n}``) or ``progress`` (its data)."""
+        if kind == "queued":
+            return self._frame(kind, {}, seq, now, about)
+        return self._frame(kind, {"data": about}, seq, now, {})
+
+    def completed(self, answer: bytes | None, metrics: Mapping[str, Any], seq: int, now: float) -> bytes:
+        """Write the end of a call that did what it was asked; ``answer`` is JSON, None ends a stream."""
+        head = {} if answer is None else {"data": msgspec.Raw(answer)}
+        return self._frame("completed", head, seq, now, {"metrics": metrics} if metrics else {})
+
+    def error(self, error: CallError, seq: int, now: float) -> bytes:
+        """Write the end of a call that failed."""
+        return self._frame("error", {"error": error.message}, seq, now, error_fields(error))
+
+    def cancelled(self, reason: CancelReason, times: CancelTimes, seq: int, now: float) -> bytes:
+        """Write the end of a call that was cancelled."""
+        return self._frame("cancelled", {}, seq, now, {"reason": reason.value, "cancel": times})
+
+    def _frame(
+        self, status: str, head: Mapping[str, Any], seq: int, now: float, tail: Mapping[str, Any]
+    ) -> bytes:
+        if now > self._now:
+            self._tick(now)
+        frame = {"type": "task", "status": status, **head, "timestamp": self._now}
+        return _encode({**frame, **self._identity, **self._task, "seq": seq, **tail})
+
+    def _tick(self, now: float) -> None:
+        self._now = max(self._now, round(now, 3))
+        self._stamp = b',"timestamp":' + _encode(self._now)
+
+
+_ITEM_HEAD = b'{"type":"task","status":"streaming","data":'
+
+
+def error_fields(error: CallError) -> dict[str, Any]:
+    """Return what an error says to a program, in wire order."""
+    fields: dict[str, Any] = {"code": error.code.value, "retryable": error.retryable}
+    if error.details:
+        fields["details"] = error.details
+    if error.retry_after_s is not None:
+        fields["retry_after_s"] = error.retry_after_s
+    first_seq = getattr(error, "first_seq", None)
+    if first_seq is not None:
+        fields["first_seq"] = first_seq
+    return fields
+
+
+def error_envelope(error: CallError, now: float, **more: Any) -> bytes:
+    """Write an error that belongs to no call: a refusal at admission, an unknown task, a bad message."""
+    head = {"type": "task", "status": "error", "error": error.message, "timestamp": round(now, 3)}
+    return _encode({**head, **{k: v for k, v in more.items() if v is not None}, **error_fields(error)})

@@ -1,0 +1,109 @@
+"""JSON values: what an item may be, and the bytes it becomes.
+
+msgspec writes NaN as null and bytes as text without a word; an item that holds either is refused here
+(WIRE.md section 2, ``invalid_output``) instead of reaching a caller as something its author never said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.errors import CallError, ErrorCode
+
+MAX_DEPTH = 64  # deeper than any honest item, shallow enough to find a cycle at once
+
+_encode = msgspec.json.Encoder().encode
+_PLAIN = frozenset((str, int, bool, type(None)))
+_AS_TEXT = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
+
+
+def encode_value(value: object) -> bytes:
+    """Return ``value`` as JSON.
+
+    Accepts what JSON has, and dataclasses, enums, dates, UUIDs, pydantic models and msgspec structs.
+
+    Raises:
+        CallError: ``invalid_output``, naming the place, for NaN, bytes, cycles and anything else.
+    """
+    try:
+        if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+            return _encode(value)
+        if isinstance(value, msgspec.Struct):
+            # A null may be a NaN that msgspec wrote so; only then is the slow look worth it.
+            written = _encode(value)
+            return written if b"null" not in written else _encode(to_plain(msgspec.to_builtins(value)))
+        return _encode(to_plain(value))
+    except UnicodeEncodeError as error:
+        raise _refused("", "a lone surrogate, which UTF-8 cannot carry") from error
+
+
+def to_plain(value: object, path: str = "", depth: int = 0) -> Any:
+    """Return ``value`` rebuilt of dict, list, str, int, float, bool and None only.
+
+    Raises:
+        CallError: ``invalid_output``, naming the place.
+    """
+    if depth > MAX_DEPTH:
+        raise _refused(path, f"nested deeper than {MAX_DEPTH} (a cycle?)")
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return _finite(value, path)
+    if isinstance(value, Mapping):
+        return {_key(key, path): to_plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    return to_plain(_unwrap(value, path), path, depth + 1)
+
+
+def _finite(value: Any, path: str) -> float:
+    if math.isfinite(value):
+        return float(value)
+    raise _refused(path, f"{value}, and JSON has no such number")
+
+
+def _key(key: object, path: str) -> str:
+    if isinstance(key, enum.Enum):
+        key = key.value
+    if isinstance(key, (str, int)):
+        return str(key)  # numbers become text, as in the standard library's json
+    raise _refused(path, f"a key of type {type(key).__name__}; JSON keys are text")
+
+
+def _unwrap(value: Any, path: str) -> object:
+    """Return one step of ``value`` towards plain data."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (*_AS_TEXT, msgspec.Struct)):
+        return msgspec.to_builtins(value)
+    if isinstance(value, (str, int, float)):
+        return _base_scalar(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()  # a numpy or torch scalar
+    raise _refused(path, f"of type {type(value).__name__}, which is not JSON")
+
+
+def _base_scalar(value: str | int | float) -> str | int | float:
+    """Strip a subclass (such as numpy.float64) down to the built-in it stands for."""
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base(value)
+    raise AssertionError(value)
+
+
+def _refused(path: str, what: str) -> CallError:
+    where = f"the item's {path.lstrip('.')}" if path else "the item"
+    return CallError(f"{where} is {what}", ErrorCode.INVALID_OUTPUT)
