@@ -21,7 +21,7 @@ class CallLimits:
     kept_per_call: int = 8 * MIB
     kept_in_all: int = 256 * MIB
     kept_for_s: float = 300.0
-    known_calls: int = 4096  # ended calls still known by id, with or without their frames
+    known_calls: int = 10_000  # ended calls still known by id, with or without their frames
     cancel_grace_s: float = 5.0  # then the call is answered, and reported as stuck
     drain_s: float = 30.0
 

@@ -134,6 +134,10 @@ class Live:
 
     # -- for the executor ----------------------------------------------------------------------------
 
+    def wall(self) -> float:
+        """Unix seconds, of the clock this call lives by."""
+        return self._clock.wall()
+
     def mark_started(self) -> None:
         """Say that the author's code starts now."""
         self.started_at = self._clock.wall()

@@ -94,7 +94,7 @@ class CallStore:
         live.log.trim(self._limits.kept_per_call)
         self._kept[live.request_id] = self._clock.monotonic() + self._limits.kept_for_s
         self._kept_bytes += live.log.kept_size
-        while self._kept_bytes > self._limits.kept_in_all and self._kept:
+        while self._kept_bytes > self._limits.kept_in_all or len(self._kept) > self._limits.known_calls:
             self._strip_oldest()
         self._plan_sweep()
 

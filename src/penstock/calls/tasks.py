@@ -28,13 +28,16 @@ class TaskOwner:
         task.add_done_callback(self._ended, context=_EMPTY)
         return task
 
-    async def aclose(self) -> None:
-        """Cancel every task and wait until they have ended."""
+    async def aclose(self, timeout_s: float | None = None) -> int:
+        """Cancel every task and wait until they have ended, at most ``timeout_s`` seconds; returns how many
+        have not (they wait for threads that cannot be interrupted)."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if not tasks:
+            return 0
+        _, left = await asyncio.wait(tasks, timeout=timeout_s)
+        return len(left)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

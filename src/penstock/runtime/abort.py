@@ -1,0 +1,80 @@
+"""Abort callbacks: how author code learns, off the event loop, that a call was cancelled.
+
+Source: the runner protocol's request cancellation support; in addition each callback runs exactly once
+per cancelled call, in a thread of its own, so that a slow one delays nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+
+_log = logging.getLogger("penstock.abort")
+
+AbortCallback = Callable[[str], None]
+
+
+class AbortCallbacks:
+    """Callbacks that share an owner: a project, or one call."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[AbortCallback] = []
+
+    def add(self, callback: AbortCallback) -> None:
+        """Register ``callback``; one that is registered already is not called twice."""
+        if not callable(callback):
+            raise TypeError(f"an abort callback takes the request id; {callback!r} cannot be called")
+        if callback not in self._callbacks:
+            self._callbacks.append(callback)
+
+    def fire(self, request_id: str) -> None:
+        """Call every callback with ``request_id``, each in its own daemon thread; forgets nothing."""
+        for callback in tuple(self._callbacks):
+            name = f"penstock-abort-{request_id[:8]}"
+            thread = threading.Thread(target=_run, args=(callback, request_id), name=name, daemon=True)
+            Context().run(thread.start)
+
+
+def _run(callback: AbortCallback, request_id: str) -> None:
+    try:
+        callback(request_id)
+    except Exception:  # noqa: BLE001 - the top of a thread that runs author code
+        _log.exception("abort callback %r failed for request %s", callback, request_id)
+
+
+_unowned = AbortCallbacks()
+_owner: ContextVar[AbortCallbacks | None] = ContextVar("penstock_abort_owner", default=None)
+
+
+def register_abort_callback(callback: AbortCallback) -> None:
+    """Have ``callback(request_id)`` called in a background thread when a call is cancelled.
+
+    Meant to be called once, while the project loads or in ``initialize``; the callback then belongs to
+    that project.  Registered anywhere else it serves every project of this process.  For a callback about
+    one call use ``current_call().on_abort``.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
+    (_owner.get() or _unowned).add(callback)
+
+
+def fire_aborts(owner: AbortCallbacks, request_id: str) -> None:
+    """Run the callbacks of ``owner`` and those nobody owns, each once."""
+    every = AbortCallbacks()
+    for callback in (*owner._callbacks, *_unowned._callbacks):
+        every.add(callback)
+    every.fire(request_id)
+
+
+@contextmanager
+def owned_by(owner: AbortCallbacks) -> Iterator[None]:
+    """Give callbacks registered inside to ``owner``."""
+    token = _owner.set(owner)
+    try:
+        yield
+    finally:
+        _owner.reset(token)

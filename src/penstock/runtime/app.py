@@ -1,0 +1,310 @@
+"""``App``: a project's commands run in this process.  The in-process ``Dispatcher``."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from contextvars import copy_context
+from typing import Any
+
+import msgspec
+
+from penstock.calls.admission import Admission
+from penstock.calls.clock import Clock, SystemClock
+from penstock.calls.limits import CallLimits
+from penstock.calls.live import Live, wait_ended
+from penstock.calls.store import CallStore
+from penstock.calls.tasks import TaskOwner
+from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
+from penstock.protocol.dispatch import (
+    LOCAL,
+    Caller,
+    CancelOutcome,
+    Description,
+    Health,
+    Phase,
+    TaskRecord,
+)
+from penstock.protocol.messages import CancelReason, OnDisconnect, Start
+from penstock.runtime import carry
+from penstock.runtime.abort import AbortCallbacks, fire_aborts, owned_by
+from penstock.runtime.command import BoundCommand
+from penstock.runtime.context import CallContext
+from penstock.runtime.executor import Executor, Work
+from penstock.runtime.manifest import Manifest, Startup
+from penstock.runtime.runtime import INITIALIZE, Runtime
+from penstock.runtime.state import ProjectState
+from penstock.runtime.threads import DaemonThreads, ThreadedCall
+
+_log = logging.getLogger("penstock.app")
+
+Loader = Callable[[AbortCallbacks], Runtime]
+
+
+class App:
+    """Serves the commands of one project; ``async with`` starts and stops it.
+
+    Args:
+        project: The runtime, or what loads it: a loader is called in a thread by ``start``, so that probes
+            can be answered while a model is imported.
+        manifest: Name and version to show until a loader has returned.
+        limits: Bounds on calls.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self,
+        project: Runtime | Loader,
+        *,
+        manifest: Manifest | None = None,
+        limits: CallLimits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.limits = limits or CallLimits()
+        self._clock = clock or SystemClock()
+        self._project = project
+        self._manifest = project.manifest if isinstance(project, Runtime) else manifest or Manifest()
+        self._aborts = AbortCallbacks()
+        self._threads = DaemonThreads()
+        self._executor = Executor(self._clock, self._threads)
+        self._store = CallStore(self.limits, self._clock)
+        self._tasks = TaskOwner()
+        self._working: set[Live] = set()  # their code runs, also when they have been answered
+        self._commands: Mapping[str, BoundCommand] = {}
+        self._admissions: dict[str, Admission] = {}
+        self._state = ProjectState({})
+        self._initialising = asyncio.Lock()
+        self._status: Phase = "starting"
+        self._phase = "not started"
+        self._began = self._phase_began = self._clock.monotonic()
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> App:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Load the project and run its startup commands.
+
+        Raises:
+            AuthoringError: The project has mistakes, or a startup command failed.
+            Exception: Whatever the author's file raised while it was imported.
+        """
+        carry.install()
+        try:
+            self._install(await self._load())
+            for step in self._manifest.startup:
+                self._enter("starting", f"startup: {step.command}")
+                await self._run_startup(step)
+        except BaseException:
+            self._enter("unhealthy", f"failed: {self._phase}")
+            raise
+        if self._status == "starting":
+            self._enter("healthy", "ready")
+
+    async def drain(self) -> None:
+        """Refuse new calls, and wait until those in flight have ended, at most ``limits.drain_s`` seconds;
+        what is left then is cancelled."""
+        self._enter("draining", "draining")
+        over = asyncio.Event()
+        timer = self._clock.call_later(self.limits.drain_s, over.set)
+        waiting = self._tasks.start(self._until_idle(over), name="drain")
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+            waiting.cancel()
+        await self._cancel_all()
+
+    async def aclose(self) -> None:
+        """Cancel what is in flight, stop everything started here, close the state."""
+        self._enter("draining", "closing")
+        await self._cancel_all()
+        left = await self._tasks.aclose(self.limits.cancel_grace_s)
+        if left:
+            _log.warning("%d calls do not stop; their threads end with the process", left)
+        self._store.close()
+        await self._state.aclose()
+        self._threads.close()
+
+    # -- Dispatcher ----------------------------------------------------------------------------------
+
+    async def open(self, start: Start, caller: Caller) -> Live:
+        """See ``Dispatcher.open``."""
+        if self._status != "healthy":
+            raise CallError(
+                f"{self._manifest.name} is {self._status} ({self._phase})",
+                ErrorCode.UNAVAILABLE,
+                retry_after_s=1,
+            )
+        return self._open(start, caller)
+
+    async def cancel(self, call_id: str, reason: CancelReason, caller: Caller) -> CancelOutcome:
+        """See ``Dispatcher.cancel``."""
+        return self.find(call_id, caller).cancel(reason)
+
+    def find(self, call_id: str, caller: Caller) -> Live:
+        """See ``Dispatcher.find``."""
+        return self._store.find(call_id, caller)
+
+    def tasks(self, caller: Caller) -> Sequence[TaskRecord]:
+        """See ``Dispatcher.tasks``."""
+        return [live.record() for live in self._store.of(caller)]
+
+    async def describe(self) -> Description:
+        """See ``Dispatcher.describe``."""
+        return Description(
+            name=self._manifest.name,
+            version=self._manifest.version,
+            default_command=self._manifest.default_command,
+            commands={name: command.describe() for name, command in self._commands.items()},
+        )
+
+    async def health(self) -> Health:
+        """See ``Dispatcher.health``."""
+        now = self._clock.monotonic()
+        return Health(
+            status=self._status,
+            name=self._manifest.name,
+            version=self._manifest.version,
+            uptime_s=round(now - self._began, 3),
+            in_flight=len(self._store),
+            phase=self._phase,
+            elapsed_s=round(now - self._phase_began, 3),
+            checks={"stuck": str(stuck)} if (stuck := self._stuck()) else {},
+        )
+
+    # -- opening a call ------------------------------------------------------------------------------
+
+    def _open(self, start: Start, caller: Caller) -> Live:
+        command = self._find_command(start.command or self._manifest.default_command)
+        start = msgspec.structs.replace(start, command=command.command.name)
+        arguments = command.input.validate(start.input)
+        self._refuse_without_state(command)
+        self._store.check(caller, start.task_id)
+        place = self._admissions[start.command].enter()
+        is_initialize = start.command == INITIALIZE
+        if is_initialize:
+            start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
+        live = Live(start, secrets.token_hex(16), caller, clock=self._clock, limits=self.limits)
+        self._store.add(live)
+        context = CallContext(live, asyncio.get_running_loop())
+        live.on_cut(lambda _: self._abort(context))
+        prepare, absorb = (
+            (_nothing, self._state.absorb) if is_initialize else (self._preparing(command), None)
+        )
+        work = Work(live, context, command, arguments, place, prepare, absorb)
+        self._working.add(live)
+        self._tasks.start(self._run(work, is_initialize))
+        return live
+
+    async def _run(self, work: Work, is_initialize: bool) -> None:
+        try:
+            with owned_by(self._aborts) if is_initialize else nullcontext():
+                await self._executor.run(work)
+        finally:
+            self._working.discard(work.live)
+
+    def _find_command(self, name: str) -> BoundCommand:
+        command = self._commands.get(name)
+        if command is None:
+            near = difflib.get_close_matches(name, self._commands, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(self._commands))}"
+            raise CallError(f"no command {name!r}; {hint}", ErrorCode.NOT_FOUND)
+        return command
+
+    def _abort(self, context: CallContext) -> None:
+        fire_aborts(self._aborts, context.request_id)
+        context.fire_aborts()
+
+    # -- state ---------------------------------------------------------------------------------------
+
+    def _refuse_without_state(self, command: BoundCommand) -> None:
+        """Refuse a call that needs an initialisation which only its caller can ask for."""
+        initialize = self._commands.get(INITIALIZE)
+        if initialize is None or self._state.initialised or not self._state.lacks(command):
+            return
+        needed = [p.name for p in initialize.command.parameters if p.required]
+        if needed:
+            raise CallError(
+                f"{command.command.name} needs state: call `initialize` with {', '.join(needed)} first",
+                ErrorCode.FAILED_PRECONDITION,
+            )
+
+    def _preparing(self, command: BoundCommand) -> Callable[[], Any]:
+        async def prepare() -> dict[str, Any]:
+            if not self._state.initialised and INITIALIZE in self._commands and self._state.lacks(command):
+                await self._initialise_once()
+            return self._state.arguments(command)
+
+        return prepare
+
+    async def _initialise_once(self) -> None:
+        async with self._initialising:
+            if not self._state.initialised:
+                try:
+                    await self._run_startup(Startup(command=INITIALIZE))
+                except AuthoringError as error:
+                    raise CallError(str(error), ErrorCode.FAILED_PRECONDITION) from error
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    async def _load(self) -> Runtime:
+        if isinstance(self._project, Runtime):
+            return self._project
+        self._enter("starting", "importing")
+        load = self._project
+        runtime = await ThreadedCall(self._threads, copy_context(), lambda: load(self._aborts)).result()
+        if runtime is None:
+            raise PenstockError("the project's loader returned no Runtime")
+        return runtime
+
+    def _install(self, runtime: Runtime) -> None:
+        self._manifest = runtime.manifest
+        self._commands = runtime.bound_commands()
+        self._state = ProjectState(self._commands)
+        for name, bound in self._commands.items():
+            command = bound.command
+            self._admissions[name] = Admission(
+                command.concurrency, command.queue, name, self._clock.monotonic
+            )
+
+    async def _run_startup(self, step: Startup) -> None:
+        start = Start(command=step.command, input=msgspec.json.encode(step.input))
+        try:
+            live = self._open(start, LOCAL)
+        except CallError as error:
+            raise AuthoringError(f"{step.command} could not start: {error.message}") from error
+        await wait_ended(live)
+        if live.ending is not None and live.ending.error is not None:
+            raise AuthoringError(f"{step.command} did not complete: {live.ending.error.message}")
+
+    async def _until_idle(self, over: asyncio.Event) -> None:
+        for live in self._store.live():
+            await wait_ended(live)
+        over.set()
+
+    async def _cancel_all(self) -> None:
+        calls = tuple(self._store.live())
+        for live in calls:
+            live.cancel(CancelReason.DRAIN)
+        for live in calls:
+            await wait_ended(live)
+
+    def _stuck(self) -> int:
+        return sum(live.stuck for live in self._working)
+
+    def _enter(self, status: Phase, phase: str) -> None:
+        self._status, self._phase, self._phase_began = status, phase, self._clock.monotonic()
+
+
+async def _nothing() -> dict[str, Any]:
+    return {}

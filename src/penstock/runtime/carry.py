@@ -1,0 +1,63 @@
+"""Carries the current call into the threads that author code starts.
+
+``asyncio.to_thread`` and tasks carry the context by themselves; ``threading.Thread`` (before Python's
+``thread_inherit_context``) and ``ThreadPoolExecutor`` do not, and ``get_request_id()`` must be right there
+too.  Only penstock's own variable is carried.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from penstock.calls import ambient
+
+T = TypeVar("T")
+
+_MARK = "_penstock_call"
+
+
+def install() -> None:
+    """Carry the call from now on, in this process; further calls do nothing."""
+    if not getattr(threading.Thread.start, _MARK, False):
+        _carry_into_threads()
+        _carry_into_executors()
+
+
+def _carry_into_threads() -> None:
+    start = threading.Thread.start
+
+    def start_with_call(thread: threading.Thread) -> None:
+        call = ambient.current.get()
+        if call is not None:
+            # On the instance, so that subclasses with a `run` of their own are served too.
+            thread.run = partial(_run_in, call, thread.run)  # type: ignore[method-assign]
+        start(thread)
+
+    setattr(start_with_call, _MARK, True)
+    threading.Thread.start = start_with_call  # type: ignore[method-assign,assignment]
+
+
+def _carry_into_executors() -> None:
+    submit = ThreadPoolExecutor.submit
+
+    def submit_with_call(
+        pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        call = ambient.current.get()
+        # A pool's thread serves many calls: it is started under none, and each job brings its own.
+        job = partial(_run_in, call, function)
+        return _run_in(None, submit, pool, job, *args, **kwargs)
+
+    ThreadPoolExecutor.submit = submit_with_call  # type: ignore[method-assign,assignment]
+
+
+def _run_in(call: ambient.AmbientCall | None, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    token = ambient.current.set(call)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        ambient.current.reset(token)

@@ -1,0 +1,162 @@
+"""Commands: what a decorator learns about an author's function, once, at start-up."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, get_args, get_origin, get_type_hints
+
+from penstock.errors import AuthoringError
+from penstock.protocol.dispatch import CommandDescription
+from penstock.runtime.parameters import InputSchema, Parameter, read_parameters, schema_of
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
+DEFAULT_ASYNC_CONCURRENCY = 100
+DEFAULT_SYNC_CONCURRENCY = 32
+DEFAULT_QUEUE = 256
+
+Function = Callable[..., Any]
+
+
+class Kind(Enum):
+    """What calling the function gives."""
+
+    VALUE = "def"
+    AWAITABLE = "async def"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it yields items."""
+        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it runs in a thread."""
+        return self in (Kind.VALUE, Kind.GENERATOR)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, checked: what `@rt.command` hangs on a function.
+
+    Attributes:
+        concurrency: How many calls run at once.
+        queue: How many more may wait.
+    """
+
+    name: str
+    function: Function
+    kind: Kind
+    description: str
+    parameters: tuple[Parameter, ...]
+    concurrency: int
+    queue: int
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it yields items."""
+        return self.kind.streaming
+
+
+@dataclass(frozen=True)
+class BoundCommand:
+    """A command whose parameters are told apart: ``input`` from callers, ``state`` from `initialize`."""
+
+    command: Command
+    input: InputSchema
+    state: tuple[Parameter, ...]
+
+    def describe(self) -> CommandDescription:
+        """Return what `GET /v2/commands` shows."""
+        command = self.command
+        return CommandDescription(
+            description=command.description,
+            streaming=command.streaming,
+            input_schema=self.input.json_schema,
+            item_schema=item_schema(command.function),
+        )
+
+
+def define(name: str, function: Function, *, streaming: bool, concurrency: int | None, queue: int) -> Command:
+    """Check an author's function and describe it.
+
+    Raises:
+        AuthoringError: It cannot be a command; the message says how to fix it.
+    """
+    where = f"command {name!r} ({_place(function)})"
+    if not isinstance(name, str) or not NAME.match(name):
+        raise AuthoringError(
+            f"{name!r} is not a command name: use 1 to 64 letters, digits, '_', '.' or '-', "
+            "starting with a letter or '_'"
+        )
+    kind = _kind(function, where)
+    if streaming and not kind.streaming:
+        raise AuthoringError(f"{where} never yields: yield its items, or use @command instead")
+    if kind.streaming and not streaming:
+        raise AuthoringError(f"{where} yields: use @streaming_command, or return its answer")
+    default = DEFAULT_SYNC_CONCURRENCY if kind.blocking else DEFAULT_ASYNC_CONCURRENCY
+    limit = default if concurrency is None else concurrency
+    if limit < 1 or queue < 0:
+        raise AuthoringError(f"{where}: concurrency is at least 1 and queue at least 0")
+    description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
+    return Command(name, function, kind, description, read_parameters(function, where), limit, queue)
+
+
+def bind(command: Command, state_names: frozenset[str]) -> BoundCommand:
+    """Tell a command's parameters apart, now that the project's state names are known.
+
+    Raises:
+        AuthoringError: A public parameter has a type that no JSON can be checked against.
+    """
+    state = tuple(p for p in command.parameters if p.is_state or p.name in state_names)
+    public = tuple(p for p in command.parameters if p not in state)
+    return BoundCommand(command, InputSchema(public, f"command {command.name!r}"), state)
+
+
+def item_schema(function: Function) -> Mapping[str, Any]:
+    """Return the JSON Schema of an answer or item; the open one, {}, where the author does not say."""
+    try:
+        returned = get_type_hints(function, include_extras=True).get("return", Any)
+    except NameError:
+        return {}
+    if get_origin(returned) in _ITERATORS:
+        returned = get_args(returned)[0]
+    schema = schema_of(returned)
+    return {} if schema is None else schema
+
+
+_ITERATORS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
+
+
+def _kind(function: Function, where: str) -> Kind:
+    if not callable(function):
+        raise AuthoringError(f"{where} is not a function")
+    if inspect.isasyncgenfunction(function):
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    if inspect.iscoroutinefunction(function):
+        return Kind.AWAITABLE
+    return Kind.VALUE
+
+
+def _place(function: Function) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)

@@ -1,0 +1,132 @@
+"""What an author's code can ask about the call it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from penstock.calls import ambient
+from penstock.calls.live import Live
+from penstock.errors import PenstockError
+from penstock.protocol.events import EventMetrics
+from penstock.runtime.abort import AbortCallbacks
+
+_log = logging.getLogger("penstock.command")
+
+
+class CallContext:
+    """The call an author's function runs in; get it with ``current_call()``.
+
+    Safe to use from threads that the function starts.
+    """
+
+    __slots__ = ("_aborts", "_live", "_loop")
+
+    def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
+        self._live = live
+        self._loop = loop
+        self._aborts: AbortCallbacks | None = None
+
+    @property
+    def request_id(self) -> str:
+        """32 hex digits, never reused; the id to give to an engine."""
+        return self._live.request_id
+
+    id = request_id
+
+    @property
+    def task_id(self) -> str:
+        """The caller's name for this call; the request id unless one was given."""
+        return self._live.task_id
+
+    @property
+    def command(self) -> str:
+        """The name of the command that runs."""
+        return self._live.start.command
+
+    @property
+    def output_config(self) -> Mapping[str, Any]:
+        """What the request said under ``output_config``."""
+        return self._live.start.output_config
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What came with the request: ``x_request_id`` and ``traceparent``, where given."""
+        caller = self._live.caller
+        pairs = (("x_request_id", caller.correlation_id), ("traceparent", caller.trace_parent))
+        return {name: value for name, value in pairs if value}
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call has been cancelled, by whatever."""
+        return self._live.cancel_reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Leave a sync function whose call was cancelled.
+
+        Raises:
+            asyncio.CancelledError: It was.
+        """
+        if self.cancelled:
+            self._live.mark_delivered()
+            raise asyncio.CancelledError(f"the call was cancelled ({self._live.cancel_reason})")
+
+    def remaining(self) -> float | None:
+        """Seconds left to the deadline, at least 0; None without one."""
+        return self._live.remaining()
+
+    @property
+    def deadline(self) -> float | None:
+        """Unix seconds at which the call is cut; None without one."""
+        left = self.remaining()
+        return None if left is None else self._live.wall() + left
+
+    def log(self, message: str, *values: object) -> None:
+        """Log a line that carries this call's request id and command."""
+        _log.info(message, *values, extra={"request_id": self.request_id, "command": self.command})
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell the caller how far this is, from 0 to 1; sent only to callers that asked for notes."""
+        about = {"fraction": fraction, "message": message}
+        self._loop.call_soon_threadsafe(self._live.note, "progress", about)
+
+    def on_abort(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback(request_id)`` in a thread of its own if this one call is cancelled; at once if
+        it has been."""
+        if self._aborts is None:
+            self._aborts = AbortCallbacks()
+        self._aborts.add(callback)
+        if self.cancelled:
+            self._aborts.fire(self.request_id)
+
+    def fire_aborts(self) -> None:
+        """Run what ``on_abort`` registered."""
+        if self._aborts is not None:
+            self._aborts.fire(self.request_id)
+
+    def report_metrics(self, metrics: EventMetrics) -> None:
+        """Put an engine's measurements into the call's terminal frame."""
+        self._live.report_metrics(metrics)
+
+
+def current_call() -> CallContext:
+    """Return the call this code runs in.
+
+    Raises:
+        PenstockError: Outside of a command.
+    """
+    call = ambient.current.get()
+    if not isinstance(call, CallContext):
+        raise PenstockError("current_call() works inside a running command; use get_request_id() to ask")
+    return call
+
+
+def get_request_id() -> str | None:
+    """Return the request id of the call this code runs in, also in threads it started; None outside.
+
+    Source: the runner protocol's request cancellation support.
+    """
+    call = ambient.current.get()
+    return None if call is None else call.request_id

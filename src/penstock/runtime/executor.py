@@ -1,0 +1,159 @@
+"""The executor: pumps an author's function into a call's log.
+
+There is one, for every kind of function, and it is the only place where an exception becomes a wire error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from penstock.calls import ambient
+from penstock.calls.admission import Place
+from penstock.calls.clock import Clock
+from penstock.calls.live import Live
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.messages import CancelReason
+from penstock.runtime.command import BoundCommand, Kind
+from penstock.runtime.context import CallContext
+from penstock.runtime.threads import DaemonThreads, ThreadedCall, ThreadedItems
+
+_log = logging.getLogger("penstock.executor")
+
+BURST = 128  # items a generator that never waits may yield before the event loop turns
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call, ready to run.
+
+    Attributes:
+        arguments: Checked input.
+        place: Its permit or place in the queue.
+        prepare: Returns the state to inject, once the permit is there.
+        absorb: Turns what the function returned into the answer callers see.
+    """
+
+    live: Live
+    context: CallContext
+    command: BoundCommand
+    arguments: dict[str, Any]
+    place: Place
+    prepare: Callable[[], Any]
+    absorb: Callable[[object], object] | None = None
+
+
+class Executor:
+    """Runs calls.
+
+    Args:
+        clock: Tells the time.
+        threads: Where blocking functions run.
+    """
+
+    def __init__(self, clock: Clock, threads: DaemonThreads) -> None:
+        self._wall = clock.wall
+        self._threads = threads
+
+    async def run(self, work: Work) -> None:
+        """Run one call to its end; never raises for what the author's code does.
+
+        The permit is given back only here, when the work has really stopped.
+        """
+        live = work.live
+        try:
+            ambient.current.set(work.context)
+            live.on_cut(_cut(live))
+            await self._admitted(work)
+            await self._perform(work)
+        except KeyboardInterrupt:
+            self._fail(live, asyncio.CancelledError())
+            raise
+        except BaseException as error:  # noqa: BLE001 - the one place where exceptions become wire errors
+            self._fail(live, error)
+        finally:
+            live.mark_stopped()
+            work.place.leave()
+
+    async def _admitted(self, work: Work) -> None:
+        position = work.place.position
+        if position:
+            work.live.note("queued", {"position": position})
+            await work.place.admitted()
+        work.live.mark_started()
+
+    async def _perform(self, work: Work) -> None:
+        live, command = work.live, work.command.command
+        call = partial(command.function, **work.arguments, **await work.prepare())
+        if command.kind is Kind.ASYNC_GENERATOR:
+            answer = await self._pump(live, call())
+        elif command.kind is Kind.GENERATOR:
+            answer = await self._pump_thread(live, call)
+        elif command.kind is Kind.AWAITABLE:
+            answer = await call()
+        else:
+            answer = await ThreadedCall(self._threads, copy_context(), call).result()
+        if work.absorb is not None:
+            answer = work.absorb(answer)
+        live.complete(answer, has_answer=not (command.streaming and live.start.is_stream))
+
+    async def _pump(self, live: Live, items: AsyncGenerator[Any, None]) -> object:
+        append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
+        last: object = None
+        left = 1  # so that the first item leaves at once
+        try:
+            async for last in items:
+                append(last, wall())
+                left -= 1
+                if not left or log.size >= readers.full_at:
+                    await live.breathe()
+                    left = BURST
+        finally:
+            await items.aclose()
+        return last
+
+    async def _pump_thread(self, live: Live, make: Callable[[], Any]) -> object:
+        append, wall = live.log.item, self._wall
+        last: object = None
+        items = ThreadedItems(self._threads, copy_context(), make)
+        try:
+            while batch := await items.take():
+                for last in batch:
+                    append(last, wall())
+                await live.breathe()
+        finally:
+            await items.aclose()
+        return last
+
+    def _fail(self, live: Live, error: BaseException) -> None:
+        if live.cancel_reason is not None:
+            if isinstance(error, asyncio.CancelledError):
+                live.mark_delivered()
+            else:
+                _log.warning("call %s raised while it was cancelled", live.request_id, exc_info=error)
+            live.end_cut()
+        elif isinstance(error, CallError):
+            live.fail(error)
+        else:
+            name = live.start.command
+            _log.error("call %s of %s failed", live.request_id, name, exc_info=error)
+            live.fail(CallError(f"{name} failed ({type(error).__name__})", ErrorCode.COMMAND_FAILED))
+
+
+def _cut(live: Live) -> Callable[[CancelReason], None]:
+    """Return what cuts the scope of the task that runs ``live``: the current one."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+
+    def cut(_: CancelReason) -> None:
+        if task is not None:
+            task.cancel()
+            # The task is thrown its cancel at its next step, which stands in the loop's queue before this.
+            loop.call_soon(live.mark_delivered)
+
+    return cut

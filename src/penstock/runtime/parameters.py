@@ -1,0 +1,157 @@
+"""Parameters: type hints as the schema of a command's input (WIRE.md section 5)."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+from typing_extensions import NotRequired, Required, TypedDict
+
+from penstock.errors import AuthoringError, CallError, ErrorCode
+
+T = TypeVar("T")
+_EMPTY = inspect.Parameter.empty
+_REFUSED: Mapping[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "takes *{}: name each parameter instead",
+    inspect.Parameter.VAR_KEYWORD: "takes **{}: name each parameter, so that callers' mistakes are found",
+    inspect.Parameter.POSITIONAL_ONLY: "takes {} by position only: remove the '/', inputs are passed by name",
+}
+_CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", allow_inf_nan=False)
+
+
+class State(Generic[T]):
+    """Marks a parameter as state: ``engine: State[Engine]`` is filled from what `initialize` returned and
+    is not part of the input."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a command.
+
+    Attributes:
+        hint: Its type; Any where the author gives none.
+        is_state: It is filled from state whatever the manifest says.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    is_state: bool
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is _EMPTY
+
+
+def read_parameters(function: Callable[..., Any], where: str) -> tuple[Parameter, ...]:
+    """Return the parameters of an author's function.
+
+    Raises:
+        AuthoringError: A kind of parameter, or a type, that cannot be served.
+    """
+    try:
+        signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise AuthoringError(f"{where}: a type hint names {error.name!r}, which is not defined") from error
+    except (TypeError, ValueError) as error:
+        raise AuthoringError(f"{where}: its signature cannot be read ({error})") from error
+    return tuple(_read(parameter, hints, where) for parameter in signature.parameters.values())
+
+
+def _read(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str) -> Parameter:
+    if (refusal := _REFUSED.get(parameter.kind)) is not None:
+        raise AuthoringError(f"{where} {refusal.format(parameter.name)}")
+    name, default, hint = parameter.name, parameter.default, hints.get(parameter.name, _EMPTY)
+    if hint is _EMPTY:
+        # Nobody sends null for a thing of no declared type: it waits for what `initialize` returns.
+        return Parameter(name, Any, default, is_state=default is None)
+    if get_origin(hint) is State:
+        return Parameter(name, get_args(hint)[0], default, is_state=True)
+    if schema_of(hint) is not None:
+        # `text: str = None` is how many authors write an optional input.
+        public = Union[hint, None] if default is None else hint  # noqa: UP007 - hint may be no class
+        return Parameter(name, public, default, is_state=False)
+    if default is _EMPTY:
+        raise AuthoringError(
+            f"{where}: {name} has type {_show(hint)}, which has no JSON Schema; if `initialize` provides it, "
+            f"write State[{_show(hint)}] or give it a default, otherwise use a pydantic model"
+        )
+    return Parameter(name, hint, default, is_state=True)
+
+
+def _show(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint)
+
+
+def schema_of(hint: Any) -> Mapping[str, Any] | None:
+    """Return the JSON Schema of a type; None when it has none."""
+    try:
+        return TypeAdapter(hint).json_schema()
+    except PydanticUserError:
+        return None
+
+
+class InputSchema:
+    """Checks the input of one command.
+
+    Args:
+        parameters: The public ones.
+        where: Names the command in messages.
+    """
+
+    def __init__(self, parameters: tuple[Parameter, ...], where: str) -> None:
+        self.names = frozenset(parameter.name for parameter in parameters)
+        fields = {p.name: (Required if p.required else NotRequired)[p.hint] for p in parameters}
+        record = TypedDict("Input", fields)  # type: ignore[misc]
+        record.__pydantic_config__ = _CONFIG  # type: ignore[attr-defined]
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(record)
+            self.json_schema = _with_defaults(self._adapter.json_schema(), parameters)
+        except PydanticUserError as error:
+            raise AuthoringError(f"{where}: {error.message}") from error
+
+    def validate(self, text: bytes) -> dict[str, Any]:
+        """Return the arguments that the JSON object ``text`` gives; defaults are left to the function.
+
+        Raises:
+            CallError: ``invalid_argument``, with every fault of the input.
+        """
+        try:
+            arguments: dict[str, Any] = self._adapter.validate_json(text)
+        except ValidationError as error:
+            raise self._refusal(error) from error
+        return arguments
+
+    def _refusal(self, error: ValidationError) -> CallError:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        details = [{"path": ["input", *fault["loc"]], "reason": fault["type"]} for fault in faults]
+        text = "; ".join(self._say(fault["loc"], fault["type"], fault["msg"]) for fault in faults)
+        return CallError(text, ErrorCode.INVALID_ARGUMENT, details=details)
+
+    def _say(self, place: tuple[int | str, ...], kind: str, message: str) -> str:
+        name = ".".join(map(str, place)) or "input"
+        if kind != "extra_forbidden" or len(place) != 1:
+            return f"{name}: {message[0].lower()}{message[1:]}"
+        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+        hint = (
+            f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(self.names)) or 'none'}"
+        )
+        return f"{name}: unknown input{hint}"
+
+
+def _with_defaults(schema: dict[str, Any], parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+    for parameter in parameters:
+        if not parameter.required:
+            try:
+                default = to_jsonable_python(parameter.default)
+            except PydanticSerializationError:
+                continue  # a default that is no JSON is the function's own affair
+            schema["properties"][parameter.name]["default"] = default
+    return schema

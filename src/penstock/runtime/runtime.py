@@ -1,0 +1,122 @@
+"""``Runtime``: what an author writes commands on.  It describes; an ``App`` runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from penstock.errors import AuthoringError
+from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
+from penstock.runtime.manifest import Manifest, load_manifest
+
+F = TypeVar("F", bound=Function)
+
+DEFINITION = "__penstock_command__"
+INITIALIZE = "initialize"
+
+# The folder whose entrypoint is being imported, and the runtimes made meanwhile.
+project_folder: ContextVar[Path | None] = ContextVar("penstock_project_folder", default=None)
+runtimes_made: ContextVar[list[Runtime] | None] = ContextVar("penstock_runtimes_made", default=None)
+
+
+class Runtime:
+    """A project's commands.
+
+    Args:
+        manifest: A manifest file (relative to the project folder, else to the file that makes the
+            runtime), a manifest, or None for a runtime without one.
+
+    Raises:
+        ManifestError: The manifest has mistakes.
+    """
+
+    def __init__(self, manifest: str | Path | Manifest | None = None) -> None:
+        if isinstance(manifest, (str, Path)):
+            manifest = load_manifest(_locate(Path(manifest), sys._getframe(1).f_code.co_filename))
+        self.manifest = manifest or Manifest()
+        self._commands: dict[str, Command] = {}
+        made = runtimes_made.get()
+        if made is not None:
+            made.append(self)
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """The commands so far, by name."""
+        return MappingProxyType(self._commands)
+
+    def command(
+        self, name: str, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+    ) -> Callable[[F], F]:
+        """Make a function that returns its answer a command; the function itself is not changed.
+
+        Args:
+            name: What callers call it.
+            concurrency: How many calls run at once (default: 100 for `async def`, 32 for `def`).
+            queue: How many more may wait.
+
+        Raises:
+            AuthoringError: The function cannot be served; the message says how to fix it.
+        """
+        return self._decorator(name, streaming=False, concurrency=concurrency, queue=queue)
+
+    def streaming_command(
+        self, name: str, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+    ) -> Callable[[F], F]:
+        """Make a function that yields items a command; arguments and errors as for ``command``."""
+        return self._decorator(name, streaming=True, concurrency=concurrency, queue=queue)
+
+    def bound_commands(self) -> Mapping[str, BoundCommand]:
+        """Return the commands with their parameters told apart.
+
+        Raises:
+            AuthoringError: The project as a whole does not fit together.
+        """
+        names = frozenset(self.manifest.state)
+        bound = {name: bind(command, names) for name, command in self._commands.items()}
+        for step in self.manifest.startup:
+            if step.command not in bound:
+                raise AuthoringError(f"startup names {step.command!r}, but {self._known()}")
+        for command in bound.values():
+            self._check_state(command)
+        return MappingProxyType(bound)
+
+    def _decorator(
+        self, name: str, *, streaming: bool, concurrency: int | None, queue: int
+    ) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            command = define(name, function, streaming=streaming, concurrency=concurrency, queue=queue)
+            if name in self._commands:
+                raise AuthoringError(f"command {name!r} is defined twice; give one of them another name")
+            self._commands[name] = command
+            # A bound method takes no attributes; it is registered all the same.
+            if not hasattr(function, "__self__"):
+                setattr(function, DEFINITION, command)
+            return function
+
+        return register
+
+    def _check_state(self, bound: BoundCommand) -> None:
+        missing = [p.name for p in bound.state if p.required]
+        if missing and INITIALIZE not in self._commands:
+            raise AuthoringError(
+                f"command {bound.command.name!r} needs state {', '.join(missing)}, but nothing provides it: "
+                "add an `initialize` command that returns it, or give the parameter a default"
+            )
+
+    def _known(self) -> str:
+        return (
+            f"the commands are {', '.join(sorted(self._commands))}"
+            if self._commands
+            else "there are no commands"
+        )
+
+
+def _locate(path: Path, made_in: str) -> Path:
+    """Return the first place where a relative manifest path exists; the path itself if none does."""
+    folders = (project_folder.get(), Path(made_in).parent, Path.cwd())
+    candidates = [folder / path for folder in folders if folder is not None]
+    return next((candidate for candidate in candidates if candidate.is_file()), path)
