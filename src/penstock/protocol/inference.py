@@ -13,11 +13,7 @@ The engines' own, unchecked form of the same events is ``penstock.protocol.event
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -43,6 +39,7 @@ from penstock.protocol.events import (
     FinishReason,
     Sampling,
 )
+from penstock.protocol.finite import non_finite
 
 __all__ = [
     "DeltaEvent",
@@ -76,53 +73,9 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
-Path: TypeAlias = tuple[int | str, ...]
-
-
-def _parts(value: object) -> Iterable[tuple[object, object]]:
-    """The members of a container, each with its key or index; nothing for a plain value."""
-    if isinstance(value, Mapping):
-        return value.items()
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return enumerate(value)
-    if isinstance(value, BaseModel):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return vars(value).items()
-    return ()
-
-
-def _is_finite(value: object) -> bool:
-    if isinstance(value, Decimal):
-        return value.is_finite()
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _non_finite(root: object) -> Iterator[tuple[Path, object]]:
-    """Every number below ``root`` that is not finite, with its place, in the order of the document.
-
-    It walks with its own stack and visits a container once, so neither depth nor a cycle can hurt it.
-    """
-    seen: set[int] = set()
-    stack: list[tuple[Path, object]] = [((), root)]
-    while stack:
-        path, value = stack.pop()
-        if not _is_finite(value):
-            yield path, value
-        if id(value) in seen:
-            continue
-        below: list[tuple[Path, object]] = []
-        for key, part in _parts(value):
-            step = key if isinstance(key, (int, str)) else str(key)
-            below += [((*path, step, "[key]"), key), ((*path, step), part)]
-        if below:
-            seen.add(id(value))
-            stack.extend(reversed(below))
-
-
 def _all_finite(metadata: dict[str, Any]) -> dict[str, Any]:
     found = [
-        InitErrorDetails(type="finite_number", loc=path, input=value) for path, value in _non_finite(metadata)
+        InitErrorDetails(type="finite_number", loc=path, input=value) for path, value in non_finite(metadata)
     ]
     if found:
         raise ValidationError.from_exception_data("metadata", found)
