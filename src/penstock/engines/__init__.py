@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from penstock.errors import AuthoringError
+from penstock.errors import CallError, ErrorCode
 
 if TYPE_CHECKING:
     from penstock.engines.base import Engine
@@ -42,12 +42,12 @@ def open(spec: str, **options: Any) -> Engine:
         options: What the adapter takes beyond that, such as ``slots=8``.
 
     Raises:
-        AuthoringError: An unknown adapter, an unknown option, a model that is not there.
+        CallError: An unknown adapter, a wrong option, a model that is not there or cannot be loaded.
     """
     name, colon, rest = spec.partition(":")
     if name not in ADAPTERS:
         if colon and not _is_path(spec):
-            raise AuthoringError(_unknown(spec, name))
+            raise CallError(_unknown(spec, name), ErrorCode.INVALID_ARGUMENT)
         name, rest = _DEFAULT, spec
     module, _, function = ADAPTERS[name].target.partition(":")
     opening = cast("Callable[..., Engine]", getattr(import_module(module), function))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Literal, cast, get_args
 
 from penstock.engines.base import Engine, refuse_invalid
-from penstock.errors import AuthoringError, CallError, ErrorCode
+from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
     EngineDelta,
     EngineEnd,
@@ -96,12 +96,12 @@ class ScriptedEngine(Engine):
         The names are those of the arguments, with ``text`` (without commas) for ``pieces``.
 
         Raises:
-            AuthoringError: A name or value it does not know.
+            CallError: ``invalid_argument``: a name or value it does not know.
         """
         pairs = dict(_pair(part) for part in rest.split(",") if part)
         fault = pairs.get("fault")
         if fault is not None and fault not in get_args(Fault):
-            raise AuthoringError(f"scripted: fault is one of {', '.join(get_args(Fault))}, not {fault!r}")
+            raise _bad_spec(f"fault is one of {', '.join(get_args(Fault))}, not {fault!r}")
         return cls(
             pairs.get("text"),
             tokens=_number(pairs, "tokens", 0) if "tokens" in pairs else None,
@@ -245,10 +245,14 @@ def _prompt(request: EngineRequest) -> str:
     return " ".join(str(message.get("content", "")) for message in request.messages)
 
 
+def _bad_spec(what: str) -> CallError:
+    return CallError(f"scripted: {what}", ErrorCode.INVALID_ARGUMENT)
+
+
 def _pair(part: str) -> tuple[str, str]:
     name, equals, value = part.partition("=")
     if name not in _SPEC_NAMES or not equals:
-        raise AuthoringError(f"scripted: {part!r} is not NAME=VALUE with one of {', '.join(_SPEC_NAMES)}")
+        raise _bad_spec(f"{part!r} is not NAME=VALUE with one of {', '.join(_SPEC_NAMES)}")
     return name, value
 
 
@@ -257,7 +261,7 @@ def _number(pairs: dict[str, str], name: str, default: int) -> int:
     if text is None:
         return default
     if not text.isdecimal():
-        raise AuthoringError(f"scripted: {name} is a whole number, not {text!r}")
+        raise _bad_spec(f"{name} is a whole number, not {text!r}")
     return int(text)
 
 
@@ -265,8 +269,8 @@ def open_scripted(rest: str, **options: Any) -> ScriptedEngine:
     """Open ``scripted:REST``: either a script in the spec, or arguments of ``ScriptedEngine`` by keyword.
 
     Raises:
-        AuthoringError: A name or value it does not know, or both forms at once.
+        CallError: ``invalid_argument``: a name or value it does not know, or both forms at once.
     """
     if rest and options:
-        raise AuthoringError("scripted: give the script in the spec or as keyword arguments, not both")
+        raise _bad_spec("give the script in the spec or as keyword arguments, not both")
     return ScriptedEngine.from_spec(rest) if rest else ScriptedEngine(**options)

@@ -1,0 +1,224 @@
+"""What llama.cpp says while it answers, read into events with real ids, times and counts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from penstock.engines.stops import StopFilter
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.events import (
+    EngineDelta,
+    EngineEnd,
+    EngineEvent,
+    EngineRequest,
+    EngineStart,
+    EventError,
+    EventMetrics,
+    EventTimestamps,
+    FinishReason,
+)
+
+Chunk = Mapping[str, Any]
+
+_NO_TIMINGS: Mapping[str, float] = {}
+
+
+class LlamaReading:
+    """Turns the chunks of one answer into events; it is fed from the engine's thread.
+
+    Stop strings are looked for here, not in llama.cpp: that one loses text it holds back when the answer
+    ends for another reason.
+
+    Args:
+        request: What was asked.
+        engine_id: Who answers.
+        clock: Unix seconds, never going back.
+        tokens_of: The model's own tokenizer; it recovers the ids of a character made of several tokens.
+    """
+
+    def __init__(
+        self,
+        request: EngineRequest,
+        engine_id: str,
+        clock: Callable[[], float],
+        tokens_of: Callable[[str], list[int]],
+    ) -> None:
+        self.ended = False
+        self._request = request
+        self._engine_id = engine_id
+        self._clock = clock
+        self._tokens_of = tokens_of
+        self._stops = StopFilter(request.sampling.stop)
+        self._timings = _NO_TIMINGS
+        self._prompt_tokens: int | None = None
+        self._counted = 0
+        self._pending_ids: list[int] = []
+        self._texts: list[str] = []
+        self._ids: list[int] = []
+        self._delta_times: list[float] = []
+        self._queued_at = clock()
+        self._scheduled_at: float | None = None
+        self._executed_at: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the start event was given."""
+        return self._scheduled_at is not None
+
+    def feed(self, chunk: Chunk) -> list[EngineEvent]:
+        """The events one chunk makes, often none.
+
+        Raises:
+            CallError: llama.cpp refused the request.
+        """
+        if "error" in chunk:
+            return self.broken(_fault(chunk["error"], self._request))
+        now = self._clock()
+        events: list[EngineEvent] = [] if self._scheduled_at is not None else [self._start(chunk, now)]
+        timings = self._timings = chunk.get("timings") or self._timings
+        if self._executed_at is None and timings.get("predicted_n"):
+            self._executed_at = now - timings["predicted_ms"] / 1000
+        choice = chunk["choices"][0]
+        text = choice.get("text") or choice.get("delta", {}).get("content") or ""
+        self._pending_ids += self._new_ids(choice, text)
+        shown = self._stops.feed(text)
+        reason = self._reason(choice)
+        if reason and not self._stops.hit:
+            shown += self._stops.flush()
+        if shown or (reason and self._pending_ids):
+            events.append(self._delta(shown, now))
+        if reason:
+            events.append(self._end(reason, now))
+        return events
+
+    def broken(self, error: CallError) -> list[EngineEvent]:
+        """The end of an answer that failed.
+
+        Raises:
+            CallError: ``error``, when the answer had not begun.
+        """
+        if self._scheduled_at is None:
+            raise error
+        told = EventError(code=error.code.value, message=error.message, retryable=error.retryable)
+        return [self._end("error", self._clock(), told)]
+
+    def _start(self, chunk: Chunk, now: float) -> EngineStart:
+        self._prompt_tokens = chunk.get("prompt_progress", {}).get("total")
+        budget = self._request.kv_budget_tokens
+        if budget is not None and (self._prompt_tokens or 0) >= budget:
+            raise CallError(
+                f"the prompt takes {self._prompt_tokens} tokens and kv_budget_tokens is {budget}: "
+                "nothing is left for an answer; shorten the prompt or raise the budget",
+                ErrorCode.RESOURCE_EXHAUSTED,
+                retryable=False,
+            )
+        self._scheduled_at = now
+        return EngineStart(
+            request_id=self._request.request_id,
+            trace_id=self._request.trace_id,
+            engine_id=self._engine_id,
+            prompt_tokens=self._prompt_tokens,
+        )
+
+    def _new_ids(self, choice: Chunk, text: str) -> list[int]:
+        # A character of several tokens comes in one chunk that names only the last of them.
+        told = [entry["id"] for entry in (choice.get("logprobs") or {}).get("content", ())]
+        count = int(self._timings.get("predicted_n", 0))
+        made, self._counted = count - self._counted, count
+        if told and made > len(told):
+            known = self._tokens_of(text)
+            if len(known) == made and known[-1] == told[-1]:
+                return known
+        return told
+
+    def _reason(self, choice: Chunk) -> FinishReason | None:
+        if self._stops.hit:
+            return "stop"
+        if choice.get("finish_reason"):
+            return "length" if choice["finish_reason"] == "length" else "stop"
+        budget = self._request.kv_budget_tokens
+        spent = (self._prompt_tokens or 0) + self._counted
+        return "length" if budget is not None and spent >= budget else None
+
+    def _delta(self, text: str, now: float) -> EngineDelta:
+        ids, self._pending_ids = self._pending_ids, []
+        self._texts.append(text)
+        self._ids += ids
+        self._delta_times.append(now)
+        return EngineDelta(
+            request_id=self._request.request_id,
+            trace_id=self._request.trace_id,
+            engine_id=self._engine_id,
+            chunk=text,
+            chunk_tokens=ids,
+        )
+
+    def _end(self, reason: FinishReason, now: float, error: EventError | None = None) -> EngineEnd:
+        self.ended = True
+        return EngineEnd(
+            request_id=self._request.request_id,
+            trace_id=self._request.trace_id,
+            engine_id=self._engine_id,
+            output_text="".join(self._texts),
+            output_tokens=self._ids,
+            finish_reason=reason,
+            metrics=self._metrics(now),
+            error=error,
+        )
+
+    def _metrics(self, now: float) -> EventMetrics:
+        timings = self._timings
+        cached, computed = int(timings.get("cache_n", 0)), int(timings.get("prompt_n", 0))
+        predicted, predicted_ms = int(timings.get("predicted_n", 0)), timings.get("predicted_ms", 0.0)
+        executed_at = now if self._executed_at is None else self._executed_at
+        gaps = [(b - a) * 1000 for a, b in zip(self._delta_times, self._delta_times[1:], strict=False)]
+        # The clock of predicted_ms starts when the first token is there.
+        per_token_ms = predicted_ms / (predicted - 1) if predicted > 1 else 0.0
+        return EventMetrics(
+            ttft_ms=(executed_at - self._queued_at) * 1000,
+            tbt_ms=sum(gaps) / len(gaps) if gaps else 0.0,
+            tpot_ms=per_token_ms,
+            throughput_tps=1000 / per_token_ms if per_token_ms else self._whole_rate(predicted, now),
+            peak_mem_mb=peak_mem_mb(),
+            error_rate=0.0,
+            kv_used_tokens=cached + computed + predicted,
+            prefix_hit_rate=cached / (cached + computed) if cached + computed else 0.0,
+            itl_list=gaps,
+            timestamps=EventTimestamps(
+                queued_at=self._queued_at,
+                scheduled_at=self._queued_at if self._scheduled_at is None else self._scheduled_at,
+                executed_at=executed_at,
+                completed_at=now,
+            ),
+        )
+
+    def _whole_rate(self, predicted: int, now: float) -> float:
+        # A single token has no gap to measure: its rate is that of the whole answer.
+        spent_s = now - (now if self._scheduled_at is None else self._scheduled_at)
+        return predicted / spent_s if spent_s > 0 else 0.0
+
+
+def peak_mem_mb() -> int:
+    """The most memory this process ever held, in MB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1 << 20) if sys.platform == "darwin" else peak // 1024
+
+
+def _fault(error: Mapping[str, Any], request: EngineRequest) -> CallError:
+    if error.get("type") == "exceed_context_size_error":
+        return CallError(
+            f"the prompt takes {error['n_prompt_tokens']} tokens and the model's context holds "
+            f"{error['n_ctx']} per call; shorten the prompt or open the engine with a larger context_tokens",
+            ErrorCode.INVALID_ARGUMENT,
+            details=[{"path": ["messages" if request.messages else "prompt"], "reason": "too long"}],
+        )
+    said = f"llama.cpp: {error.get('message', 'failed without a message')}"
+    if error.get("code") == 400:
+        return CallError(said, ErrorCode.INVALID_ARGUMENT)
+    return CallError(said, ErrorCode.UPSTREAM_FAILED)
