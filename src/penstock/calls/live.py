@@ -60,6 +60,7 @@ class Live:
         self._accepted = clock.monotonic()
         self._started: float | None = None
         self._first_item: float | None = None
+        self._finished: float | None = None
         self._deadline = None if start.timeout_s is None else self._accepted + start.timeout_s
         self._timers: dict[str, Timer] = {}
         self._cancel_requested = 0.0
@@ -120,7 +121,7 @@ class Live:
 
     def metrics(self) -> dict[str, Any]:
         """Return the call's own times (milliseconds), then what an engine measured."""
-        now = self._clock.monotonic()
+        now = self._clock.monotonic() if self._finished is None else self._finished
         items = self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
         started = now if self._started is None else self._started
         own = {
@@ -257,7 +258,7 @@ class Live:
 
     def _ended(self, won: bool) -> bool:
         if won:
-            self.finished_at = self._clock.wall()
+            self.finished_at, self._finished = self._clock.wall(), self._clock.monotonic()
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()

@@ -99,7 +99,7 @@ def define(name: str, function: Function, *, streaming: bool, concurrency: int |
         AuthoringError: It cannot be a command; the message says how to fix it.
     """
     where = f"command {name!r} ({_place(function)})"
-    if not isinstance(name, str) or not NAME.match(name):
+    if not NAME.match(str(name)):  # a decorator used without its parentheses passes the function
         raise AuthoringError(
             f"{name!r} is not a command name: use 1 to 64 letters, digits, '_', '.' or '-', "
             "starting with a letter or '_'"

@@ -1,0 +1,146 @@
+"""The ASGI application: a table of routes in front of a dispatcher.
+
+Raw ASGI, one owned task per call: no framework object stands between a token and its socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+from penstock.calls.clock import Clock, SystemClock
+from penstock.calls.tasks import TaskOwner
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.dispatch import Dispatcher
+from penstock.protocol.messages import WireForm
+from penstock.server.exchange import ClientGone, Exchange, Header, Receive, Send
+from penstock.server.meta import MetaRoutes
+from penstock.server.pump import Pump
+from penstock.server.requests import read_start, stream_form
+from penstock.server.settings import ServerSettings
+from penstock.server.tasks import TaskRoutes
+
+_log = logging.getLogger("penstock.server")
+
+Handler = Callable[..., Awaitable[None]]
+
+
+class Route(NamedTuple):
+    """One path and what answers it, by method; ``{id}`` stands for one segment."""
+
+    path: str
+    handlers: Mapping[str, Handler]
+
+
+class Application:
+    """Serves a dispatcher over HTTP.
+
+    Args:
+        dispatcher: What runs the calls.
+        settings: Limits.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, settings: ServerSettings | None = None, clock: Clock | None = None
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._settings = settings or ServerSettings()
+        self._clock = clock or SystemClock()
+        self._watches = TaskOwner()
+        self._pump = Pump(self._watches)
+        self.routes = self._routes()
+        self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
+        self._patterns = [
+            (re.compile(re.escape(route.path).replace(r"\{id\}", "([^/]+)") + r"\Z"), route.handlers)
+            for route in self.routes
+            if "{" in route.path
+        ]
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(
+            scope,
+            receive,
+            send,
+            wall=self._clock.wall,
+            max_body=self._settings.max_body,
+            max_correlation=self._settings.max_request_id,
+        )
+        try:
+            await self._answer(exchange)
+        except CallError as error:
+            await exchange.refuse(error)
+        except ClientGone:
+            pass
+        except Exception:  # the top of a request: a bug of ours is told with its id, and logged
+            _log.exception("request %s failed", exchange.caller.correlation_id)
+            if exchange.started:
+                raise
+            await exchange.refuse(CallError(f"internal error; its id is {exchange.caller.correlation_id}"))
+
+    async def aclose(self) -> None:
+        """Stop what was started here."""
+        await self._watches.aclose()
+
+    def _routes(self) -> tuple[Route, ...]:
+        meta = MetaRoutes(self._dispatcher)
+        tasks = TaskRoutes(self._dispatcher, self._pump)
+        return (
+            Route("/v2/execute", {"POST": self._execute_v2}),
+            Route("/predict", {"POST": self._execute_v1}),
+            Route("/task", {"POST": self._execute_v1}),
+            Route("/v2/commands", {"GET": meta.commands}),
+            Route("/health", {"GET": meta.health}),
+            Route("/livez", {"GET": meta.livez}),
+            Route("/readyz", {"GET": meta.readyz}),
+            Route("/startupz", {"GET": meta.startupz}),
+            Route("/tasks", {"GET": tasks.list}),
+            Route("/tasks/{id}", {"GET": tasks.show, "DELETE": tasks.cancel}),
+            Route("/tasks/{id}/cancel", {"POST": tasks.cancel}),
+            Route("/tasks/{id}/events", {"GET": tasks.events}),
+        )
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path = exchange.scope["path"]
+        handlers, arguments = self._exact.get(path), ()
+        if handlers is None:
+            handlers, arguments = self._match(path)
+        method = exchange.scope["method"]
+        handler = handlers.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            await exchange.refuse(*_not_allowed(method, path, handlers))
+        else:
+            await handler(exchange, *arguments)
+
+    def _match(self, path: str) -> tuple[Mapping[str, Handler], Any]:
+        for pattern, handlers in self._patterns:
+            if (match := pattern.match(path)) is not None:
+                return handlers, match.groups()
+        raise CallError(f"there is nothing at {path[:100]!r}", ErrorCode.NOT_FOUND)
+
+    async def _execute_v1(self, exchange: Exchange) -> None:
+        await self._execute(exchange, WireForm.V1)
+
+    async def _execute_v2(self, exchange: Exchange) -> None:
+        await self._execute(exchange, WireForm.V2)
+
+    async def _execute(self, exchange: Exchange, form: WireForm) -> None:
+        start = read_start(exchange, await exchange.json_body(), form)
+        live = await self._dispatcher.open(start, exchange.caller)
+        if start.is_stream:
+            await self._pump.stream(exchange, live, stream_form(exchange))
+        else:
+            await self._pump.answer(exchange, live)
+
+
+def _not_allowed(
+    method: str, path: str, handlers: Mapping[str, Handler]
+) -> tuple[CallError, tuple[Header, ...]]:
+    allowed = ", ".join(sorted(handlers))
+    error = CallError(f"{path} takes {allowed}, not {method[:20]}", ErrorCode.METHOD_NOT_ALLOWED)
+    return error, ((b"allow", allowed.encode()),)

@@ -1,0 +1,129 @@
+"""One HTTP request and its response, over raw ASGI: what every route needs and nothing else."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from penstock.errors import FAULTS, CallError, ErrorCode
+from penstock.protocol.dispatch import Caller
+from penstock.protocol.messages import error_envelope
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON: Header = (b"content-type", b"application/json")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete; there is nobody to answer."""
+
+
+class Exchange:
+    """A request to read and a response to write.
+
+    Args:
+        wall: Unix seconds, for error frames.
+        max_body: Largest body, in bytes.
+    """
+
+    __slots__ = ("_send", "caller", "max_body", "receive", "scope", "started", "wall")
+
+    def __init__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        send: Send,
+        *,
+        wall: Callable[[], float],
+        max_body: int,
+        max_correlation: int,
+    ) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.wall = wall
+        self.max_body = max_body
+        self.started = False
+        correlation = _UNPRINTABLE.sub("", self.header(b"x-request-id") or "")[:max_correlation]
+        self.caller = Caller(
+            correlation_id=correlation or secrets.token_hex(16), trace_parent=self.header(b"traceparent")
+        )
+
+    def header(self, name: bytes) -> str | None:
+        """Return a request header; the first, where it stands several times."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                text: str = value.decode("latin-1")
+                return text
+        return None
+
+    async def json_body(self) -> bytes:
+        """Return the body of a request that must be JSON.
+
+        Raises:
+            CallError: ``unsupported_media_type`` or ``too_large``.
+            ClientGone: The client left half-way.
+        """
+        kind = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            # Browsers send other types across origins without asking first.
+            raise CallError(
+                f"the body must be JSON, with `Content-Type: application/json` (not {kind or 'none'})",
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            )
+        if self.header(b"content-encoding") not in (None, "identity"):
+            raise CallError("compressed bodies are not accepted", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+        return await self._body()
+
+    async def _body(self) -> bytes:
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > self.max_body:
+            raise self._too_large()
+        parts, size = [], 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.max_body:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _too_large(self) -> CallError:
+        return CallError(f"the body is larger than {self.max_body} bytes", ErrorCode.TOO_LARGE)
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """Begin the response."""
+        self.started = True
+        identity = (b"x-request-id", self.caller.correlation_id.encode("latin-1"))
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, identity]})
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Write a part of the body; ``more=False`` ends the response."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def reply(self, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
+        """Answer with a JSON body."""
+        length = (b"content-length", b"%d" % len(body))
+        await self.start(status, (JSON, length, *headers))
+        await self.write(body, more=False)
+
+    async def refuse(self, error: CallError, headers: Iterable[Header] = ()) -> None:
+        """Answer with an error that belongs to no call."""
+        body = error_envelope(error, self.wall())
+        await self.reply(FAULTS[error.code].http, body, (*retry_after(error), *headers))
+
+
+def retry_after(error: CallError | None) -> tuple[Header, ...]:
+    """Return the header that says when to try again, if the error knows."""
+    if error is None or error.retry_after_s is None:
+        return ()
+    return ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)

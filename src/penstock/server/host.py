@@ -1,0 +1,152 @@
+"""Hosts a dispatcher: one uvicorn server, from the first probe to the last terminal frame."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import uvicorn
+
+from penstock.calls.tasks import TaskOwner
+from penstock.errors import PenstockError
+from penstock.protocol.dispatch import Dispatcher
+from penstock.server.asgi import Application
+from penstock.server.settings import ServerSettings
+
+_log = logging.getLogger("penstock.server")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Hosted(Dispatcher, Protocol):
+    """A dispatcher with a life of its own."""
+
+    async def start(self) -> None: ...
+    async def drain(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class Host:
+    """Serves ``hosted`` until it is told to stop.
+
+    Args:
+        hosted: What runs the calls; started after the socket listens, so that probes are answered while a
+            model loads.
+        settings: Where to listen.
+        ready: Called once calls are accepted.
+    """
+
+    def __init__(
+        self, hosted: Hosted, settings: ServerSettings, ready: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._hosted = hosted
+        self._settings = settings
+        self._ready = ready
+        self._application = Application(hosted, settings)
+        self._tasks = TaskOwner()
+        self._stop = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
+        self._server = _Server(
+            uvicorn.Config(
+                self._application,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=round(settings.keep_alive_s),
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    def stop(self) -> None:
+        """Drain and stop; asked a second time, stop at once."""
+        if self._stop.is_set():
+            _log.warning("asked again to stop: stopping at once")
+            self._server.force_exit = True
+            if self._draining is not None:
+                self._draining.cancel()
+        self._stop.set()
+
+    async def serve(self) -> None:
+        """Listen, start what is hosted, and serve until ``stop``.
+
+        Raises:
+            PenstockError: The address cannot be had.
+            Exception: What is hosted did not start.
+        """
+        listener = listen(self._settings.host, self._settings.port)
+        serving = self._tasks.start(self._server.serve(sockets=[listener]), name="uvicorn")
+        with self._signals():
+            try:
+                await self._until_stopped(address_of(listener))
+            finally:
+                await self._wind_up(serving)
+
+    async def _until_stopped(self, address: str) -> None:
+        starting = self._tasks.start(self._hosted.start(), name="start")
+        stopping = self._tasks.start(self._stop.wait(), name="stop")
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return
+        await starting
+        self._ready(address)
+        await stopping
+        _log.info("stopping: new calls are refused, those in flight may finish")
+        self._draining = self._tasks.start(self._hosted.drain(), name="drain")
+        await asyncio.wait((self._draining,))
+
+    async def _wind_up(self, serving: asyncio.Task[None]) -> None:
+        await self._hosted.aclose()
+        self._server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        await self._application.aclose()
+        await self._tasks.aclose()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with signals left to the host."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        PenstockError: The address cannot be had; the message says what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise PenstockError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); "
+            "stop what uses it, or choose another with --port"
+        ) from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

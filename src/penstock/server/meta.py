@@ -1,0 +1,72 @@
+"""Routes about the server itself: probes, health, what it serves."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.protocol.dispatch import Dispatcher, Health
+from penstock.server.exchange import Exchange, Header
+
+_NOT_STORED: tuple[Header, ...] = ((b"cache-control", b"no-store"),)
+
+
+class MetaRoutes:
+    """Probes, `/health` and `/v2/commands`.
+
+    Args:
+        dispatcher: What is asked.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def health(self, exchange: Exchange) -> None:
+        """`GET /health`: 503 unless healthy."""
+        health = await self._dispatcher.health()
+        body = {
+            "status": health.status,
+            "name": health.name,
+            "version": health.version,
+            "uptime_s": health.uptime_s,
+            "in_flight": health.in_flight,
+            "timestamp": round(exchange.wall(), 3),
+        }
+        await self._probe(exchange, health.status == "healthy", body)
+
+    async def livez(self, exchange: Exchange) -> None:
+        """`GET /livez`: the process answers and its model has not failed for good."""
+        health = await self._dispatcher.health()
+        await self._probe(exchange, health.status != "unhealthy", _probe_body(health))
+
+    async def readyz(self, exchange: Exchange) -> None:
+        """`GET /readyz`: calls are accepted."""
+        health = await self._dispatcher.health()
+        await self._probe(exchange, health.status == "healthy", _probe_body(health))
+
+    async def startupz(self, exchange: Exchange) -> None:
+        """`GET /startupz`: the model has been loaded."""
+        health = await self._dispatcher.health()
+        await self._probe(exchange, health.status in ("healthy", "draining"), _probe_body(health))
+
+    async def commands(self, exchange: Exchange) -> None:
+        """`GET /v2/commands`: what can be called, with schemas."""
+        description = await self._dispatcher.describe()
+        body = {
+            "commands": description.commands,
+            "workflows": description.workflows,
+            "version": "v2",
+            "timestamp": round(exchange.wall(), 3),
+        }
+        await exchange.reply(200, msgspec.json.encode(body))
+
+    async def _probe(self, exchange: Exchange, good: bool, body: object) -> None:
+        await exchange.reply(200 if good else 503, msgspec.json.encode(body), _NOT_STORED)
+
+
+def _probe_body(health: Health) -> dict[str, object]:
+    return {
+        "status": health.status,
+        "phase": health.phase,
+        "elapsed_s": health.elapsed_s,
+        "checks": health.checks,
+    }

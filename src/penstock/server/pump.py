@@ -1,0 +1,97 @@
+"""Pumps a call's frames into an HTTP response.
+
+A transport reads, writes, and turns a client's departure into a detached reader; what that does to the
+call is the call's own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from penstock.calls.tasks import TaskOwner
+from penstock.errors import FAULTS, CallError
+from penstock.protocol.call import Ending, State
+from penstock.protocol.codec import ndjson, sse
+from penstock.protocol.dispatch import Batch, FrameReader, LiveCall
+from penstock.protocol.messages import error_envelope
+from penstock.server.exchange import Exchange, Header, retry_after
+
+
+class StreamForm(NamedTuple):
+    """How a stream stands on the wire."""
+
+    headers: tuple[Header, ...]
+    join: Callable[[Batch], bytes]
+    envelope: Callable[[bytes], bytes]  # wraps a line that is no frame of the call
+
+
+_UNBUFFERED: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+NDJSON = StreamForm(
+    ((b"content-type", b"application/x-ndjson"), *_UNBUFFERED),
+    lambda batch: ndjson(batch.lines),
+    lambda line: line + b"\n",
+)
+SSE = StreamForm(
+    ((b"content-type", b"text/event-stream"), *_UNBUFFERED),
+    lambda batch: sse(batch.first_seq, batch.lines),
+    lambda line: b"data: " + line + b"\n\n",
+)
+
+
+class Pump:
+    """Writes calls to HTTP responses.
+
+    Args:
+        tasks: Owns the tasks that watch for clients that leave.
+    """
+
+    def __init__(self, tasks: TaskOwner) -> None:
+        self._tasks = tasks
+
+    async def stream(self, exchange: Exchange, live: LiveCall, form: StreamForm, after: int = -1) -> None:
+        """Write the frames behind number ``after`` as they come, until the terminal one.
+
+        Raises:
+            CallError: There are no such frames, or no longer; nothing was written.
+        """
+        async with self._reading(exchange, live, after) as reader:
+            await exchange.start(200, form.headers)
+            try:
+                async for batch in reader:
+                    await exchange.write(form.join(batch), more=batch.ending is None)
+            except CallError as error:  # the log was trimmed past this reader
+                line = form.envelope(error_envelope(error, exchange.wall(), task_id=live.task_id))
+                await exchange.write(line, more=False)
+
+    async def answer(self, exchange: Exchange, live: LiveCall) -> None:
+        """Wait for the terminal frame and write it, with the status of its outcome."""
+        async with self._reading(exchange, live, -1) as reader:
+            async for batch in reader:
+                if batch.ending is not None:
+                    headers = retry_after(batch.ending.error)
+                    await exchange.reply(status_of(batch.ending), batch.lines[-1], headers)
+
+    @asynccontextmanager
+    async def _reading(self, exchange: Exchange, live: LiveCall, after: int) -> AsyncIterator[FrameReader]:
+        """Attach a reader that is closed when the client leaves."""
+        async with live.reader(after) as reader:
+            watch = self._tasks.start(_watch(exchange, reader), name="watch")
+            try:
+                yield reader
+            finally:
+                watch.cancel()
+
+
+async def _watch(exchange: Exchange, reader: FrameReader) -> None:
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+    reader.close()
+
+
+def status_of(ending: Ending) -> int:
+    """Return the HTTP status of a non-streaming answer."""
+    if ending.error is not None:
+        return FAULTS[ending.error.code].http
+    return 200 if ending.state is State.COMPLETED else 499

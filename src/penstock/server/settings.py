@@ -1,0 +1,23 @@
+"""Settings of a server: flag > environment (``PENSTOCK_*``) > default."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class ServerSettings(BaseSettings):
+    """Where a server listens and how much it takes; sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
+
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="HTTP port; 0 takes a free one.")] = 8000
+    max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
+    max_request_id: Annotated[int, Field(gt=0, description="Characters of X-Request-Id that are kept.")] = 128
+    keep_alive_s: Annotated[float, Field(gt=0, description="How long an idle connection is kept.")] = 75.0
+    drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = 30.0
