@@ -1,35 +1,13 @@
-"""Request bodies and what becomes of them: the bytes of a POST to a ``Start``."""
+"""What an HTTP request asks for beside its body: the form of the answer, the time it may take."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.messages import OnDisconnect, Start, WireForm
+from penstock.protocol.codec import NDJSON_TYPE, SSE_TYPE
+from penstock.protocol.messages import Start, WireForm
+from penstock.protocol.requests import read_body
 from penstock.server.exchange import Exchange
 from penstock.server.pump import NDJSON, SSE, StreamForm
-
-SSE_TYPE = "text/event-stream"
-NDJSON_TYPE = "application/x-ndjson"
-
-
-class _Body(msgspec.Struct, frozen=True):
-    """The body of `/predict`, `/task` and `/v2/execute`; keys it does not name are ignored, as clients of
-    the protocol may send more."""
-
-    command: str | None = None
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-    output_config: dict[str, Any] | None = None
-    is_stream: bool | None = None
-    task_id: str | None = None
-    notes: bool | None = None
-    on_disconnect: Any = "cancel"
-    timeout: float | None = None
-
-
-_decode = msgspec.json.Decoder(_Body).decode
 
 
 def read_start(exchange: Exchange, body: bytes, form: WireForm) -> Start:
@@ -38,27 +16,9 @@ def read_start(exchange: Exchange, body: bytes, form: WireForm) -> Start:
     Raises:
         CallError: ``invalid_argument``.
     """
-    try:
-        fields = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CallError(f"the body is not a request: {error}", ErrorCode.INVALID_ARGUMENT) from error
-    if form is WireForm.V2 and not fields.command:
-        raise CallError(
-            "command: field required",
-            ErrorCode.INVALID_ARGUMENT,
-            details=[{"path": ["command"], "reason": "missing"}],
-        )
-    return Start(
-        command=(fields.command or "") if form is WireForm.V2 else "",
-        input=bytes(fields.input) if fields.input != b"null" else b"{}",
-        form=form,
-        task_id=fields.task_id,
-        output_config=fields.output_config or {},
-        is_stream=wants_stream(exchange) if fields.is_stream is None else fields.is_stream,
-        notes=bool(fields.notes),
-        on_disconnect=OnDisconnect.parse(fields.on_disconnect),
-        timeout_s=_timeout(exchange) if fields.timeout is None else fields.timeout,
-    )
+    fields = read_body(body)
+    command = fields.named() if form is WireForm.V2 else ""
+    return fields.start(form, command=command, stream=wants_stream(exchange), timeout_s=_timeout(exchange))
 
 
 def wants_stream(exchange: Exchange) -> bool:
@@ -80,5 +40,5 @@ def _timeout(exchange: Exchange) -> float | None:
         return float(text)
     except ValueError:
         raise CallError(
-            f"X-Request-Timeout is a number of seconds, not {text!r}", ErrorCode.INVALID_ARGUMENT
+            f"X-Request-Timeout is a number of seconds, not {text[:40]!r}", ErrorCode.INVALID_ARGUMENT
         ) from None

@@ -1,0 +1,150 @@
+"""What clients ask for, as it stands on the wire: HTTP bodies and WebSocket messages (WIRE.md section 3).
+
+Keys that a message does not name are ignored, as clients of the protocol may send more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.messages import OnDisconnect, Start, WireForm
+
+
+class CallBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What every request to run something may carry."""
+
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    output_config: dict[str, Any] | None = None
+    is_stream: bool | None = None
+    task_id: str | None = None
+    notes: bool | None = None
+    on_disconnect: Any = None
+    timeout: float | None = None
+
+    def start(
+        self, form: WireForm, *, command: str = "", stream: bool = False, timeout_s: float | None = None
+    ) -> Start:
+        """Return the request.
+
+        Args:
+            form: The protocol version it is answered in.
+            command: What runs; empty for the dispatcher's default.
+            stream: What ``is_stream`` is where the body does not say.
+            timeout_s: The budget where the body does not say.
+
+        Raises:
+            CallError: ``invalid_argument``.
+        """
+        return Start(
+            command=command,
+            input=b"{}" if self.input == b"null" else bytes(self.input),
+            form=form,
+            task_id=self.task_id,
+            output_config=self.output_config or {},
+            is_stream=stream if self.is_stream is None else self.is_stream,
+            notes=bool(self.notes),
+            on_disconnect=OnDisconnect.parse("cancel" if self.on_disconnect is None else self.on_disconnect),
+            timeout_s=timeout_s if self.timeout is None else self.timeout,
+        )
+
+
+class CommandBody(CallBody, frozen=True, kw_only=True):
+    """The body of `/v2/execute`."""
+
+    command: str | None = None
+
+    def named(self) -> str:
+        """Return the command.
+
+        Raises:
+            CallError: ``invalid_argument``; there is none.
+        """
+        if not self.command:
+            raise _missing("command")
+        return self.command
+
+
+class TaskMessage(CallBody, frozen=True, kw_only=True, tag_field="type", tag="task"):
+    """Run the default command, in V1."""
+
+
+class CommandMessage(CommandBody, frozen=True, kw_only=True, tag_field="type", tag="command"):
+    """Run a command, in V2."""
+
+
+class CancelMessage(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
+    """Cancel a call by its task id."""
+
+    task_id: str
+
+
+class ResumeMessage(msgspec.Struct, frozen=True, tag_field="type", tag="resume"):
+    """Read a call again, behind frame number ``after``."""
+
+    task_id: str
+    after: int = -1
+
+
+class PingMessage(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
+    """Answered by a pong."""
+
+
+Message = TaskMessage | CommandMessage | CancelMessage | ResumeMessage | PingMessage
+
+_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_decode_body = msgspec.json.Decoder(CommandBody).decode
+_decode_message = msgspec.json.Decoder(Message).decode
+
+
+class _Named(msgspec.Struct):
+    task_id: str | None = None
+
+
+def read_body(body: bytes) -> CommandBody:
+    """Read an HTTP body.
+
+    Raises:
+        CallError: ``invalid_argument``.
+    """
+    try:
+        return _decode_body(body)
+    except _FAULTS as error:
+        raise CallError(f"the body is not a request: {error}", ErrorCode.INVALID_ARGUMENT) from error
+
+
+class BadMessage(CallError):
+    """A message that cannot be read; ``task_id`` is the call it named, where it named one."""
+
+    def __init__(self, message: str, task_id: str | None) -> None:
+        super().__init__(message, ErrorCode.INVALID_ARGUMENT)
+        self.task_id = task_id
+
+
+def read_message(text: bytes | str) -> Message:
+    """Read a WebSocket message.
+
+    Raises:
+        BadMessage: It is none of ours.
+    """
+    try:
+        return _decode_message(text)
+    except _FAULTS as error:
+        raise BadMessage(f"not a message of this protocol: {error}", _task_named(text)) from error
+
+
+def _task_named(text: bytes | str) -> str | None:
+    try:
+        return msgspec.json.decode(text, type=_Named).task_id
+    except _FAULTS:
+        return None
+
+
+def _missing(name: str) -> CallError:
+    return CallError(
+        f"{name}: field required",
+        ErrorCode.INVALID_ARGUMENT,
+        details=[{"path": [name], "reason": "missing"}],
+    )
