@@ -6,11 +6,15 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS: dict[str, str] = {
+    "FakeClock": "penstock.testing.clock",
+    "Journal": "penstock.testing.journal",
+    "Zoo": "penstock.testing.zoo",
     "check_engine": "penstock.testing.engines",
     "check_events": "penstock.testing.engines",
+    "model_zoo": "penstock.testing.zoo",
 }
 
-__all__ = ["check_engine", "check_events"]
+__all__ = ["FakeClock", "Journal", "Zoo", "check_engine", "check_events", "model_zoo"]
 
 
 def __getattr__(name: str) -> Any:
