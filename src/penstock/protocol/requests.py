@@ -130,9 +130,10 @@ def read_message(text: bytes | str) -> Message:
         BadMessage: It is none of ours.
     """
     try:
-        return _decode_message(text)
+        message: Message = _decode_message(text)
     except _FAULTS as error:
         raise BadMessage(f"not a message of this protocol: {error}", _task_named(text)) from error
+    return message
 
 
 def _task_named(text: bytes | str) -> str | None:

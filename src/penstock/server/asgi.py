@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.dispatch import Dispatcher
+from penstock.protocol.dispatch import Caller, Dispatcher
 from penstock.protocol.messages import WireForm
 from penstock.server.exchange import ClientGone, Exchange, Header, Receive, Send
 from penstock.server.meta import MetaRoutes
@@ -21,8 +21,11 @@ from penstock.server.pump import Pump
 from penstock.server.requests import read_start, stream_form
 from penstock.server.settings import ServerSettings
 from penstock.server.tasks import TaskRoutes
+from penstock.server.websocket import Socket
 
 _log = logging.getLogger("penstock.server")
+
+SOCKETS = ("/ws", "/v2/ws")  # either speaks V1 (`task` messages) and V2 (`command`)
 
 Handler = Callable[..., Awaitable[None]]
 
@@ -61,7 +64,8 @@ class Application:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
             return
         exchange = Exchange(
             scope,
@@ -82,6 +86,13 @@ class Application:
             if exchange.started:
                 raise
             await exchange.refuse(CallError(f"internal error; its id is {exchange.caller.correlation_id}"))
+
+    async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["path"] not in SOCKETS:
+            await receive()
+            await send({"type": "websocket.close"})  # before it is accepted: a 403 on the wire
+            return
+        await Socket(self._dispatcher, Caller(), self._clock.wall).serve(scope, receive, send)
 
     async def aclose(self) -> None:
         """Stop what was started here."""

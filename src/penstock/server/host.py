@@ -16,6 +16,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
 from penstock.server.asgi import Application
+from penstock.server.batching import BatchingWebSocket
 from penstock.server.settings import ServerSettings
 
 _log = logging.getLogger("penstock.server")
@@ -54,7 +55,11 @@ class Host:
             uvicorn.Config(
                 self._application,
                 http="httptools",
-                ws="none",
+                ws=BatchingWebSocket,
+                ws_max_size=settings.max_body,
+                ws_ping_interval=settings.ping_s,
+                ws_ping_timeout=settings.ping_s / 2,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -89,7 +94,7 @@ class Host:
                 await self._wind_up(serving)
 
     async def _until_stopped(self, address: str) -> None:
-        starting = self._tasks.start(self._hosted.start(), name="start")
+        starting = self._tasks.start(self._hosted.start(), name="start", awaited=True)
         stopping = self._tasks.start(self._stop.wait(), name="stop")
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
