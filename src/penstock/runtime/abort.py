@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
@@ -35,6 +36,7 @@ class AbortCallbacks:
         for callback in tuple(self._callbacks):
             name = f"penstock-abort-{request_id[:8]}"
             thread = threading.Thread(target=_run, args=(callback, request_id), name=name, daemon=True)
+            _running.add(thread)
             Context().run(thread.start)
 
 
@@ -43,6 +45,19 @@ def _run(callback: AbortCallback, request_id: str) -> None:
         callback(request_id)
     except Exception:  # noqa: BLE001 - the top of a thread that runs author code
         _log.exception("abort callback %r failed for request %s", callback, request_id)
+    finally:
+        _running.discard(threading.current_thread())
+
+
+_running: set[threading.Thread] = set()
+
+
+def wait_for_aborts(timeout_s: float = 5.0) -> None:
+    """Wait until the abort callbacks that run now have returned, at most ``timeout_s`` seconds in all."""
+    deadline = time.monotonic() + timeout_s
+    for thread in tuple(_running):
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 _unowned = AbortCallbacks()

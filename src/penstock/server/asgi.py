@@ -92,7 +92,7 @@ class Application:
             await receive()
             await send({"type": "websocket.close"})  # before it is accepted: a 403 on the wire
             return
-        await Socket(self._dispatcher, Caller(), self._clock.wall).serve(scope, receive, send)
+        await Socket(self._dispatcher, Caller(), self._clock.wall).serve(dict(scope), receive, send)
 
     async def aclose(self) -> None:
         """Stop what was started here."""

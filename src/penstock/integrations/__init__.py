@@ -1,0 +1,1 @@
+"""Meeting other systems: the import names their code uses."""
