@@ -1,1 +1,7 @@
-"""Clients of the seam: in process and over HTTP."""
+"""Clients of penstock, over HTTP and in process."""
+
+from penstock.client.client import AsyncClient
+from penstock.client.stream import AsyncStream
+from penstock.client.transport import ServerHealth, Task
+
+__all__ = ["AsyncClient", "AsyncStream", "ServerHealth", "Task"]

@@ -1,0 +1,239 @@
+"""The HTTP transport, on httpx (routes: WIRE.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from penstock.client.http_reply import HttpReply, describe, foreign, read_body, refusal
+from penstock.client.transport import Reply, ServerHealth, Task
+from penstock.errors import CallError, ConnectionFailed, ErrorCode
+from penstock.protocol.codec import JSON_TYPE, MAX_FRAME, NDJSON_TYPE, SSE_TYPE
+from penstock.protocol.dispatch import CancelOutcome, CommandDescription
+from penstock.protocol.messages import Frame, OnDisconnect, Start, decode_frame
+
+StreamForm = Literal["ndjson", "sse"]
+
+CONNECT_S = 10.0
+SHORT_S = 30.0  # for a question that no model has to answer
+MARGIN_S = 10.0  # beyond the call's own budget, in which the server tells that it was used up
+
+_TYPES: Mapping[StreamForm, str] = {"ndjson": NDJSON_TYPE, "sse": SSE_TYPE}
+_LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+
+T = TypeVar("T")
+
+
+class _Tasks(msgspec.Struct):
+    tasks: list[Task]
+
+
+class _Commands(msgspec.Struct):
+    commands: dict[str, CommandDescription]
+
+
+class _Cancelled(msgspec.Struct):
+    outcome: CancelOutcome
+
+
+class HttpTransport:
+    """Runs calls on a server.
+
+    Args:
+        url: Where it is, such as ``http://127.0.0.1:8000``.
+        api_key: Sent as a bearer token.
+        form: How streams travel.
+        silence_s: Seconds a stream may be silent before it is given up; None: for ever.  Servers send a
+            keep-alive after 15 s.
+        max_frame: Largest frame or answer that is taken, in bytes.
+        http: An httpx client to use instead of an own one, for TLS, proxies or tests; closing this
+            transport does not close it.
+
+    Raises:
+        ValueError: ``url`` is no http or https URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        form: StreamForm = "ndjson",
+        silence_s: float | None = None,
+        max_frame: int = MAX_FRAME,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._url = _checked(url)
+        self._headers = {"accept-encoding": "identity"}
+        if api_key is not None:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._stream_type = _TYPES[form]
+        self._silence_s = silence_s
+        self._max_frame = max_frame
+        self._owned = http is None
+        self._http = http or _client(self._url)
+
+    async def run(self, start: Start, correlation_id: str) -> Frame:
+        """See ``Transport.run``."""
+        patience = None if start.timeout_s is None else start.timeout_s + MARGIN_S
+        response = await self._execute(start, JSON_TYPE, correlation_id, patience)
+        body = await read_body(response, self._max_frame)
+        if response.status_code not in (200, 499):
+            raise refusal(response, body)
+        try:
+            return decode_frame(body)
+        except CallError as error:
+            raise foreign(response, body) from error
+
+    async def open(self, start: Start, correlation_id: str) -> Reply:
+        """See ``Transport.open``."""
+        return await self._reply(
+            await self._execute(start, self._stream_type, correlation_id, self._silence_s)
+        )
+
+    async def resume(self, task_id: str, after: int) -> Reply:
+        """See ``Transport.resume``."""
+        path = f"{_path(task_id)}/events?after={after}"
+        return await self._reply(
+            await self._send("GET", path, accept=self._stream_type, read_s=self._silence_s)
+        )
+
+    async def cancel(self, task_id: str) -> CancelOutcome:
+        """See ``Transport.cancel``."""
+        return (await self._ask("POST", f"{_path(task_id)}/cancel", _Cancelled)).outcome
+
+    async def task(self, task_id: str) -> Task:
+        """See ``Transport.task``."""
+        return await self._ask("GET", _path(task_id), Task)
+
+    async def tasks(self) -> list[Task]:
+        """See ``Transport.tasks``."""
+        return (await self._ask("GET", "/tasks", _Tasks)).tasks
+
+    async def commands(self) -> Mapping[str, CommandDescription]:
+        """See ``Transport.commands``."""
+        return (await self._ask("GET", "/v2/commands", _Commands)).commands
+
+    async def health(self) -> ServerHealth:
+        """See ``Transport.health``."""
+        return await self._ask("GET", "/health", ServerHealth, also=503)
+
+    async def aclose(self) -> None:
+        """See ``Transport.aclose``."""
+        if self._owned:
+            await self._http.aclose()
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    async def _execute(
+        self, start: Start, accept: str, correlation_id: str, read_s: float | None
+    ) -> httpx.Response:
+        return await self._send(
+            "POST",
+            "/v2/execute",
+            accept=accept,
+            read_s=read_s,
+            body=_body(start),
+            correlation_id=correlation_id,
+        )
+
+    async def _ask(self, method: str, path: str, kind: type[T], *, also: int = 200) -> T:
+        """Return the answer to a question that no model has to answer."""
+        response = await self._send(method, path, accept=JSON_TYPE, read_s=SHORT_S)
+        body = await read_body(response, self._max_frame)
+        try:
+            if response.status_code in (200, also):
+                return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise foreign(response, body) from error
+        raise refusal(response, body)
+
+    async def _reply(self, response: httpx.Response) -> Reply:
+        try:
+            if response.status_code == 200:
+                return HttpReply(response, self._max_frame)
+            raise refusal(response, await read_body(response, self._max_frame))
+        except BaseException:
+            await response.aclose()
+            raise
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        accept: str,
+        read_s: float | None,
+        body: bytes | None = None,
+        correlation_id: str | None = None,
+    ) -> httpx.Response:
+        """Send a request; return the response with its body unread."""
+        headers = {**self._headers, "accept": accept}
+        if correlation_id is not None:
+            headers["x-request-id"] = correlation_id
+        if body is not None:
+            headers["content-type"] = JSON_TYPE
+        timeout = httpx.Timeout(read_s, connect=CONNECT_S, write=SHORT_S, pool=None)
+        request = self._http.build_request(
+            method, self._url + path, content=body, headers=headers, timeout=timeout
+        )
+        try:
+            return await self._http.send(request, stream=True, follow_redirects=False)
+        except httpx.TransportError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: httpx.TransportError) -> CallError:
+        if isinstance(error, httpx.LocalProtocolError):
+            return CallError(f"the request cannot be sent: {error}", ErrorCode.INVALID_ARGUMENT)
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return ConnectionFailed(
+                f"no server answers at {self._url} ({describe(error)}): "
+                "start one with `penstock run PROJECT`, or check the address"
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return ConnectionFailed(f"{self._url} did not answer in time ({describe(error)})")
+        return ConnectionFailed(f"{self._url} went away before it answered ({describe(error)}); try again")
+
+
+def _checked(url: str) -> str:
+    mistake = ValueError(f"{url!r} is no server's URL; write it like http://127.0.0.1:8000")
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise mistake from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise mistake
+    return url.rstrip("/")
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    """Return a client with as many connections as there are streams, so that a cancel never waits for one.
+    A proxy of the environment is no way to this machine itself."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+    return httpx.AsyncClient(limits=limits, trust_env=httpx.URL(url).host not in _LOOPBACK)
+
+
+def _path(task_id: str) -> str:
+    return f"/tasks/{quote(task_id, safe='')}"
+
+
+def _body(start: Start) -> bytes:
+    """Return ``start`` as the body of `POST /v2/execute`; what is not set is left out."""
+    fields: dict[str, Any] = {"command": start.command, "input": msgspec.Raw(start.input)}
+    if start.output_config:
+        fields["output_config"] = start.output_config
+    fields["is_stream"] = start.is_stream
+    if start.task_id is not None:
+        fields["task_id"] = start.task_id
+    if start.notes:
+        fields["notes"] = True
+    if start.on_disconnect != OnDisconnect():
+        grace_s = start.on_disconnect.grace_s
+        fields["on_disconnect"] = "continue" if grace_s is None else {"grace_s": grace_s}
+    if start.timeout_s is not None:
+        fields["timeout"] = start.timeout_s
+    return msgspec.json.encode(fields)

@@ -1,0 +1,99 @@
+"""The in-process transport: straight to a dispatcher, on the frames' own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+
+import msgspec
+
+from penstock.client.transport import Reply, ServerHealth, Task
+from penstock.errors import StreamTruncated
+from penstock.protocol.dispatch import (
+    LOCAL,
+    Caller,
+    CancelOutcome,
+    CommandDescription,
+    Dispatcher,
+    FrameReader,
+    LiveCall,
+    TaskRecord,
+)
+from penstock.protocol.messages import CancelReason, Frame, Start, decode_frame
+
+
+class LocalReply:
+    """A reader of a live call, giving frames; ``penstock.client.transport.Reply``."""
+
+    def __init__(self, context: AbstractAsyncContextManager[FrameReader], reader: FrameReader) -> None:
+        self._context = context
+        self._reader = reader
+
+    @classmethod
+    async def attach(cls, live: LiveCall, after: int = -1) -> LocalReply:
+        """Read ``live`` behind frame ``after``."""
+        context = live.reader(after)
+        return cls(context, await context.__aenter__())
+
+    async def __anext__(self) -> list[Frame]:
+        return [decode_frame(line) for line in (await self._reader.__anext__()).lines]
+
+    async def aclose(self) -> None:
+        await self._context.__aexit__(None, None, None)
+
+
+class LocalTransport:
+    """Runs calls on a dispatcher in this process.
+
+    Args:
+        dispatcher: It stays the caller's own: closing this transport does not stop it.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def run(self, start: Start, correlation_id: str) -> Frame:
+        """See ``Transport.run``."""
+        live = await self._dispatcher.open(start, Caller(correlation_id=correlation_id))
+        async with live.reader() as reader:
+            async for batch in reader:
+                if batch.ending is not None:
+                    return decode_frame(batch.lines[-1])
+        raise StreamTruncated(f"the reader of {live.task_id} was closed before the call ended")
+
+    async def open(self, start: Start, correlation_id: str) -> Reply:
+        """See ``Transport.open``."""
+        return await LocalReply.attach(
+            await self._dispatcher.open(start, Caller(correlation_id=correlation_id))
+        )
+
+    async def resume(self, task_id: str, after: int) -> Reply:
+        """See ``Transport.resume``."""
+        return await LocalReply.attach(self._dispatcher.find(task_id, LOCAL), after)
+
+    async def cancel(self, task_id: str) -> CancelOutcome:
+        """See ``Transport.cancel``."""
+        return await self._dispatcher.cancel(task_id, CancelReason.CALLER, LOCAL)
+
+    async def task(self, task_id: str) -> Task:
+        """See ``Transport.task``."""
+        return _plain(self._dispatcher.find(task_id, LOCAL).record())
+
+    async def tasks(self) -> list[Task]:
+        """See ``Transport.tasks``."""
+        return [_plain(record) for record in self._dispatcher.tasks(LOCAL)]
+
+    async def commands(self) -> Mapping[str, CommandDescription]:
+        """See ``Transport.commands``."""
+        return (await self._dispatcher.describe()).commands
+
+    async def health(self) -> ServerHealth:
+        """See ``Transport.health``."""
+        return msgspec.convert(await self._dispatcher.health(), ServerHealth, from_attributes=True)
+
+    async def aclose(self) -> None:
+        """See ``Transport.aclose``."""
+
+
+def _plain(record: TaskRecord) -> Task:
+    return msgspec.json.decode(msgspec.json.encode(record), type=Task)

@@ -1,0 +1,73 @@
+"""How a client reaches what runs its calls: one small interface, in process and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Phase, TaskRecord
+from penstock.protocol.messages import Frame, Start
+
+
+class Task(TaskRecord, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a call, as ``GET /tasks/{id}`` shows it, with its ``result`` as plain data."""
+
+    result: Any = None
+
+
+class ServerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server is, as ``GET /health`` shows it."""
+
+    status: Phase
+    name: str
+    version: str
+    uptime_s: float
+    in_flight: int
+
+
+class Reply(Protocol):
+    """The frames of one call as they come, in batches; not checked against the rules of a call's life."""
+
+    async def __anext__(self) -> list[Frame]:
+        """Return the next frames.
+
+        Raises:
+            StopAsyncIteration: The stream has ended.
+            StreamTruncated: It broke off.
+            RemoteProtocolError: The peer sent what is no frame.
+            CallError: ``too_large``; or ``gone``: the log was trimmed past this reader.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Leave; a connection with a reply half read is closed, never used again."""
+        ...
+
+
+class Transport(Protocol):
+    """A way to what runs calls; it brings no behaviour of its own.
+
+    Every method raises ``CallError`` for what is refused, ``ConnectionFailed`` when nobody answers, and
+    ``RemoteProtocolError`` for an answer that is not penstock's.
+    """
+
+    async def run(self, start: Start, correlation_id: str) -> Frame:
+        """Run a call that does not stream; return its terminal frame, also of a call that failed."""
+        ...
+
+    async def open(self, start: Start, correlation_id: str) -> Reply:
+        """Open a call that streams."""
+        ...
+
+    async def resume(self, task_id: str, after: int) -> Reply:
+        """Read a call's frames behind number ``after``."""
+        ...
+
+    async def cancel(self, task_id: str) -> CancelOutcome: ...
+    async def task(self, task_id: str) -> Task: ...
+    async def tasks(self) -> list[Task]: ...
+    async def commands(self) -> Mapping[str, CommandDescription]: ...
+    async def health(self) -> ServerHealth: ...
+    async def aclose(self) -> None: ...
