@@ -89,7 +89,9 @@ class LlamaEngine(Engine):
         _OPEN.discard(self)
         for generation in tuple(self._live):
             generation.stop()
-        self._release()
+        # Taken out of weakref's hands, whose own exit handler runs before ours and disarms it.
+        if self._release.detach() is not None:
+            _release(self._slots, self._server)
 
     def complete(self, body: dict[str, Any], on_chunk: Callable[[Chunk], bool]) -> None:
         """Run one request to its end in this thread."""

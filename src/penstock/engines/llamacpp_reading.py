@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from penstock.engines.stops import StopFilter
@@ -67,16 +67,18 @@ class LlamaReading:
         """Whether the start event was given."""
         return self._scheduled_at is not None
 
-    def feed(self, chunk: Chunk) -> list[EngineEvent]:
-        """The events one chunk makes, often none.
+    def feed(self, chunk: Chunk) -> Iterator[EngineEvent]:
+        """The events one chunk makes, often none; each is given before the rest of the chunk is read.
 
         Raises:
             CallError: llama.cpp refused the request.
         """
         if "error" in chunk:
-            return self.broken(_fault(chunk["error"], self._request))
+            yield from self.broken(_fault(chunk["error"], self._request))
+            return
         now = self._clock()
-        events: list[EngineEvent] = [] if self._scheduled_at is not None else [self._start(chunk, now)]
+        if self._scheduled_at is None:
+            yield self._start(chunk, now)
         timings = self._timings = chunk.get("timings") or self._timings
         if self._executed_at is None and timings.get("predicted_n"):
             self._executed_at = now - timings["predicted_ms"] / 1000
@@ -88,10 +90,9 @@ class LlamaReading:
         if reason and not self._stops.hit:
             shown += self._stops.flush()
         if shown or (reason and self._pending_ids):
-            events.append(self._delta(shown, now))
+            yield self._delta(shown, now)
         if reason:
-            events.append(self._end(reason, now))
-        return events
+            yield self._end(reason, now)
 
     def broken(self, error: CallError) -> list[EngineEvent]:
         """The end of an answer that failed.

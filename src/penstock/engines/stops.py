@@ -1,4 +1,4 @@
-"""Stop strings: text ends before the first of them, and no part of one is ever shown."""
+"""Stop strings: text ends before the one that is complete first, however the text was cut into pieces."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class StopFilter:
         if not self._stops:
             return text
         held = self._held + text
-        found = [at for at in map(held.find, self._stops) if at >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
         self.hit = self.hit or bool(found)
-        cut = min(found) if found else len(held) - self._may_become(held)
+        cut = min(found)[1] if found else len(held) - self._may_become(held)
         self._held = "" if self.hit else held[cut:]
         return held[:cut]
 
