@@ -85,11 +85,11 @@ class Host:
             PenstockError: The address cannot be had.
             Exception: What is hosted did not start.
         """
-        listener = listen(self._settings.host, self._settings.port)
-        serving = self._tasks.start(self._server.serve(sockets=[listener]), name="uvicorn")
+        listeners = listen_all(self._settings)
+        serving = self._tasks.start(self._server.serve(sockets=listeners), name="uvicorn")
         with self._signals():
             try:
-                await self._until_stopped(address_of(listener))
+                await self._until_stopped(" and ".join(map(address_of, listeners)))
             finally:
                 await self._wind_up(serving)
 
@@ -135,8 +135,35 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
+DEFAULT_WS_PORT = 8765  # of the streaming mode guide, Default Server Configuration
+
+
+def listen_all(settings: ServerSettings) -> list[socket.socket]:
+    """Return the listening sockets; HTTP and WebSocket are served on each of them.
+
+    Raises:
+        PenstockError: An address cannot be had; the message says what to do.
+    """
+    listeners = [listen(settings.host, settings.port, "--port")]
+    try:
+        if settings.ws_port is not None:
+            listeners.append(listen(settings.host, settings.ws_port, "--ws-port"))
+        elif settings.port:
+            listeners.append(listen(settings.host, DEFAULT_WS_PORT, "--ws-port"))
+    except PenstockError as error:
+        if settings.ws_port is not None:
+            listeners[0].close()
+            raise
+        # Nobody asked for this port by name: a second server on a machine must not fail for it.
+        _log.warning("%s; WebSocket is served on the HTTP port only", error)
+    return listeners
+
+
+def listen(host: str, port: int, flag: str) -> socket.socket:
     """Return a listening socket.
+
+    Args:
+        flag: The option that chooses another port.
 
     Raises:
         PenstockError: The address cannot be had; the message says what to do.
@@ -147,7 +174,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise PenstockError(
             f"{host}:{port} cannot be listened on ({error.strerror}); "
-            "stop what uses it, or choose another with --port"
+            f"stop what uses it, or choose another with {flag}"
         ) from error
 
 

@@ -17,6 +17,15 @@ class ServerSettings(BaseSettings):
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="HTTP port; 0 takes a free one.")] = 8000
+    ws_port: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=65535,
+            description="A second port, for WebSocket clients that know it by number. "
+            "By default 8765 if it is free, and none where port is 0.",
+        ),
+    ] = None
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_request_id: Annotated[int, Field(gt=0, description="Characters of X-Request-Id that are kept.")] = 128
     ping_s: Annotated[float, Field(gt=0, description="WebSocket ping; closed after 1.5 times that.")] = 30.0
