@@ -146,8 +146,9 @@ class CallError(PenstockError):
         details: Sequence[Mapping[str, Any]] = (),
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        # Authors pass exceptions, and text with half a surrogate pair in it; a frame must not break on them.
+        self.message = str(message).encode("utf-8", "backslashreplace").decode()
+        super().__init__(self.message)
         self.code = ErrorCode(code) if code is not None else type(self).code
         self.retryable = FAULTS[self.code].retryable if retryable is None else retryable
         self.details = tuple(details)

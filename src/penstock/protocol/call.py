@@ -154,7 +154,8 @@ class Ending(NamedTuple):
 class CallLog:
     """The append-only, numbered log of one call's frames, each already in wire form.
 
-    One thread appends; the terminal frame may come from any, and the first wins.
+    One thread appends.  Ends may race one another from any threads, and the first wins; an end that may
+    race an item has to come through the thread that appends.
 
     Args:
         writer: Writes the frames.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Literal
 
@@ -57,7 +58,7 @@ class OnDisconnect(msgspec.Struct, frozen=True):
         if value in ("cancel", "continue"):
             return cls(0.0 if value == "cancel" else None)
         if isinstance(value, dict) and set(value) == {"grace_s"} and _is_number(value["grace_s"]):
-            return cls(float(value["grace_s"]))
+            return cls(value["grace_s"])
         raise CallError(
             'on_disconnect is "cancel", "continue" or {"grace_s": seconds}',
             ErrorCode.INVALID_ARGUMENT,
@@ -149,7 +150,7 @@ def decode_frame(line: bytes | str) -> Frame:
     """
     try:
         return _decode_frame(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise CallError(f"not a frame: {error}", ErrorCode.INVALID_ARGUMENT) from error
 
 
@@ -177,7 +178,7 @@ class FrameWriter:
         self._request_id = request_id
         self._item_tail = b"," + _encode({**self._identity, **self._task})[1:-1] + b',"seq":'
         self._now = 0.0
-        self._stamp = b""
+        self._stamp = b',"timestamp":0.0'
 
     def item(self, data: object, seq: int, now: float) -> bytes:
         """Write a ``streaming`` frame: joined from prepared parts, as this runs once per token."""
@@ -227,10 +228,12 @@ _ITEM_HEAD = b'{"type":"task","status":"streaming","data":'
 
 
 def error_fields(error: CallError) -> dict[str, Any]:
-    """Return what an error says to a program, in wire order."""
+    """Return what an error says to a program, in wire order; details that are no JSON are left out, as
+    the error itself must always reach its caller."""
     fields: dict[str, Any] = {"code": error.code.value, "retryable": error.retryable}
     if error.details:
-        fields["details"] = error.details
+        with suppress(CallError):
+            fields["details"] = msgspec.Raw(encode_value(error.details))
     if error.retry_after_s is not None:
         fields["retry_after_s"] = error.retry_after_s
     first_seq = getattr(error, "first_seq", None)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import json
 import math
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -20,29 +22,38 @@ from penstock.errors import CallError, ErrorCode
 
 MAX_DEPTH = 64  # deeper than any honest item, shallow enough to find a cycle at once
 
-_encode = msgspec.json.Encoder().encode
 _PLAIN = frozenset((str, int, bool, type(None)))
+_TEXT = frozenset((str,))
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _AS_TEXT = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
 
 
 def encode_value(value: object) -> bytes:
     """Return ``value`` as JSON.
 
-    Accepts what JSON has, and dataclasses, enums, dates, UUIDs, pydantic models and msgspec structs.
+    Accepts what JSON has, and dataclasses, enums, dates, UUIDs, pydantic models and msgspec structs; the
+    last two write their fields their own way (msgspec: bytes as base64, sets as arrays).
 
     Raises:
         CallError: ``invalid_output``, naming the place, for NaN, bytes, cycles and anything else.
     """
     try:
-        if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+        if (
+            type(value) is dict
+            and _PLAIN.issuperset(map(type, value.values()))
+            and _TEXT.issuperset(map(type, value))
+        ):
             return _encode(value)
         if isinstance(value, msgspec.Struct):
             # A null may be a NaN that msgspec wrote so; only then is the slow look worth it.
             written = _encode(value)
-            return written if b"null" not in written else _encode(to_plain(msgspec.to_builtins(value)))
+            return written if b"null" not in written else _encode(to_plain(value))
         return _encode(to_plain(value))
     except UnicodeEncodeError as error:
-        raise _refused("", "a lone surrogate, which UTF-8 cannot carry") from error
+        place = next(_surrogates(to_plain(value)), "")
+        raise _refused(place, "text with a lone surrogate, which UTF-8 cannot carry") from error
+    except RecursionError as error:
+        raise _refused("", f"nested deeper than {MAX_DEPTH} (a cycle?)") from error
 
 
 def to_plain(value: object, path: str = "", depth: int = 0) -> Any:
@@ -74,8 +85,10 @@ def _finite(value: Any, path: str) -> float:
 def _key(key: object, path: str) -> str:
     if isinstance(key, enum.Enum):
         key = key.value
-    if isinstance(key, (str, int)):
-        return str(key)  # numbers become text, as in the standard library's json
+    if isinstance(key, str):
+        return str(key)
+    if key is None or isinstance(key, (bool, int)) or (isinstance(key, float) and math.isfinite(key)):
+        return json.dumps(key)  # becomes text, as in the standard library
     raise _refused(path, f"a key of type {type(key).__name__}; JSON keys are text")
 
 
@@ -84,16 +97,23 @@ def _unwrap(value: Any, path: str) -> object:
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, (*_AS_TEXT, msgspec.Struct)):
-        return msgspec.to_builtins(value)
+        return msgspec.to_builtins(value, enc_hook=to_plain)
     if isinstance(value, (str, int, float)):
         return _base_scalar(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+    if hasattr(value, "model_dump") and not isinstance(value, type):
+        return _dumped(value, path)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return value.item()  # a numpy or torch scalar
     raise _refused(path, f"of type {type(value).__name__}, which is not JSON")
+
+
+def _dumped(model: Any, path: str) -> object:
+    try:
+        return model.model_dump(mode="json")
+    except ValueError as error:  # pydantic's serialisation errors, and bytes that are not UTF-8
+        raise _refused(path, f"a {type(model).__name__} that cannot be written: {error}") from error
 
 
 def _base_scalar(value: str | int | float) -> str | int | float:
@@ -104,6 +124,22 @@ def _base_scalar(value: str | int | float) -> str | int | float:
     raise AssertionError(value)
 
 
+def _surrogates(plain: Any, path: str = "") -> Iterator[str]:
+    """Yield the places of text that UTF-8 cannot carry, in what ``to_plain`` returned."""
+    if isinstance(plain, str) and _LONE_SURROGATE.search(plain):
+        yield path
+    elif isinstance(plain, dict):
+        for key, item in plain.items():
+            yield from _surrogates(key, f"{path}.{key}")
+            yield from _surrogates(item, f"{path}.{key}")
+    elif isinstance(plain, list):
+        for index, item in enumerate(plain):
+            yield from _surrogates(item, f"{path}[{index}]")
+
+
 def _refused(path: str, what: str) -> CallError:
     where = f"the item's {path.lstrip('.')}" if path else "the item"
     return CallError(f"{where} is {what}", ErrorCode.INVALID_OUTPUT)
+
+
+_encode = msgspec.json.Encoder(enc_hook=to_plain).encode  # the hook serves what a struct holds
