@@ -86,7 +86,7 @@ class Readers:
 class WindowedReader:
     """A cursor; ``async with`` attaches it, iterating gives batches until the terminal frame."""
 
-    __slots__ = ("_after", "_log", "_max_batch", "_readers", "_state", "_waiter", "position")
+    __slots__ = ("_after", "_log", "_max_batch", "_nudged", "_readers", "_state", "_waiter", "position")
 
     def __init__(self, readers: Readers, log: CallLog, after: int, max_batch: int) -> None:
         self._readers = readers
@@ -94,6 +94,7 @@ class WindowedReader:
         self._after = after
         self._max_batch = max_batch
         self._state = _DETACHED
+        self._nudged = False
         self._waiter: asyncio.Future[None] | None = None
         self.position = log.position(after)  # bytes its transport is done with
 
@@ -121,6 +122,9 @@ class WindowedReader:
             lines = self._log.read(self._after, self._max_batch)
             if lines:
                 return self._take(lines)
+            if self._nudged:
+                self._nudged = False
+                return Batch(self._after + 1, [], None)
             self._waiter = asyncio.get_running_loop().create_future()
             self._log.wake_on_append(self._wake)
             await self._waiter
@@ -131,6 +135,12 @@ class WindowedReader:
         if self._state is not _DETACHED:
             self._state = _DETACHED
             self._readers.detach(self)
+            self._wake()
+
+    def nudge(self) -> None:
+        """See ``FrameReader.nudge``."""
+        if self._waiter is not None and not self._waiter.done():
+            self._nudged = True
             self._wake()
 
     def _done_with_last_batch(self) -> None:

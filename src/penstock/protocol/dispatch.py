@@ -29,7 +29,7 @@ LOCAL = Caller()
 
 
 class Batch(NamedTuple):
-    """The frames that were there when a reader looked, in wire form without a line end."""
+    """The frames that were there when a reader looked, in wire form without a line end; none after a nudge."""
 
     first_seq: int
     lines: list[bytes]
@@ -44,6 +44,10 @@ class FrameReader(Protocol):
     async def __anext__(self) -> Batch: ...
     def close(self) -> None:
         """Detach now; a pending ``__anext__`` ends the iteration."""
+        ...
+
+    def nudge(self) -> None:
+        """Have a pending ``__anext__`` return an empty batch, so that its transport can show a sign of life."""
         ...
 
 

@@ -16,6 +16,7 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller, Dispatcher
 from penstock.protocol.messages import WireForm
 from penstock.server.exchange import ClientGone, Exchange, Header, Receive, Send
+from penstock.server.keepalive import KeepAlive
 from penstock.server.meta import MetaRoutes
 from penstock.server.pump import Pump
 from penstock.server.requests import read_start, stream_form
@@ -53,7 +54,8 @@ class Application:
         self._settings = settings or ServerSettings()
         self._clock = clock or SystemClock()
         self._watches = TaskOwner()
-        self._pump = Pump(self._watches)
+        self._keepalive = KeepAlive(self._clock, self._settings.silent_s)
+        self._pump = Pump(self._watches, self._keepalive)
         self.routes = self._routes()
         self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
         self._patterns = [
@@ -96,6 +98,7 @@ class Application:
 
     async def aclose(self) -> None:
         """Stop what was started here."""
+        self._keepalive.close()
         await self._watches.aclose()
 
     def _routes(self) -> tuple[Route, ...]:

@@ -13,10 +13,11 @@ from typing import NamedTuple
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import FAULTS, CallError
 from penstock.protocol.call import Ending, State
-from penstock.protocol.codec import ndjson, sse
+from penstock.protocol.codec import SSE_KEEPALIVE, ndjson, ndjson_keepalive, sse
 from penstock.protocol.dispatch import Batch, FrameReader, LiveCall
 from penstock.protocol.messages import error_envelope
 from penstock.server.exchange import Exchange, Header, retry_after
+from penstock.server.keepalive import KeepAlive
 
 
 class StreamForm(NamedTuple):
@@ -25,6 +26,7 @@ class StreamForm(NamedTuple):
     headers: tuple[Header, ...]
     join: Callable[[Batch], bytes]
     envelope: Callable[[bytes], bytes]  # wraps a line that is no frame of the call
+    keepalive: Callable[[float], bytes]  # a sign of life that is no frame, at a Unix time
 
 
 _UNBUFFERED: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -32,11 +34,13 @@ NDJSON = StreamForm(
     ((b"content-type", b"application/x-ndjson"), *_UNBUFFERED),
     lambda batch: ndjson(batch.lines),
     lambda line: line + b"\n",
+    ndjson_keepalive,
 )
 SSE = StreamForm(
     ((b"content-type", b"text/event-stream"), *_UNBUFFERED),
     lambda batch: sse(batch.first_seq, batch.lines),
     lambda line: b"data: " + line + b"\n\n",
+    lambda _: SSE_KEEPALIVE,
 )
 
 
@@ -45,10 +49,12 @@ class Pump:
 
     Args:
         tasks: Owns the tasks that watch for clients that leave.
+        keepalive: Looks after silent streams.
     """
 
-    def __init__(self, tasks: TaskOwner) -> None:
+    def __init__(self, tasks: TaskOwner, keepalive: KeepAlive) -> None:
         self._tasks = tasks
+        self._keepalive = keepalive
 
     async def stream(self, exchange: Exchange, live: LiveCall, form: StreamForm, after: int = -1) -> None:
         """Write the frames behind number ``after`` as they come, until the terminal one.
@@ -59,8 +65,11 @@ class Pump:
         async with self._reading(exchange, live, after) as reader:
             await exchange.start(200, form.headers)
             try:
-                async for batch in reader:
-                    await exchange.write(form.join(batch), more=batch.ending is None)
+                with self._keepalive.watching(reader) as pulse:
+                    async for batch in reader:
+                        pulse.quiet = 0
+                        part = form.join(batch) if batch.lines else form.keepalive(exchange.wall())
+                        await exchange.write(part, more=batch.ending is None)
             except CallError as error:  # the log was trimmed past this reader
                 line = form.envelope(error_envelope(error, exchange.wall(), task_id=live.task_id))
                 await exchange.write(line, more=False)

@@ -29,5 +29,8 @@ class ServerSettings(BaseSettings):
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_request_id: Annotated[int, Field(gt=0, description="Characters of X-Request-Id that are kept.")] = 128
     ping_s: Annotated[float, Field(gt=0, description="WebSocket ping; closed after 1.5 times that.")] = 30.0
+    silent_s: Annotated[float, Field(gt=0, description="Most silence on an HTTP stream.")] = (
+        15.0
+    )
     keep_alive_s: Annotated[float, Field(gt=0, description="How long an idle connection is kept.")] = 75.0
     drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = 30.0

@@ -1,0 +1,82 @@
+"""Just enough of the DevTools protocol to run a script in a real headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from websockets.sync.client import ClientConnection, connect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# No sandbox: tests run as root in containers.  The rest keeps the browser from calling its makers.
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+]
+
+
+class Page:
+    """One page of the browser."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = count(1)
+
+    def evaluate(self, expression: str, timeout_s: float = 20.0) -> Any:
+        """Return the value of a JavaScript expression, awaited if it is a promise."""
+        number = next(self._numbers)
+        params = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        self._socket.send(json.dumps({"id": number, "method": "Runtime.evaluate", "params": params}))
+        while True:
+            answer = json.loads(self._socket.recv(timeout=timeout_s))
+            if answer.get("id") == number:
+                assert "exceptionDetails" not in answer["result"], answer
+                return answer["result"]["result"].get("value")
+
+
+@contextmanager
+def blank_page(profile: Path) -> Iterator[Page]:
+    """Open an empty page in a browser with a new profile, and end that browser afterwards."""
+    assert CHROMIUM is not None
+    process = subprocess.Popen(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        port = _devtools_port(profile, process)
+        request = Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
+        with urlopen(request, timeout=10) as response:
+            address = json.load(response)["webSocketDebuggerUrl"]
+        with connect(address, max_size=None) as socket:
+            yield Page(socket)
+    finally:
+        process.terminate()
+        process.wait(timeout=15)
+
+
+def _devtools_port(profile: Path, process: subprocess.Popen[bytes]) -> int:
+    """Wait until the browser has written down where it listens; it has no other way to tell."""
+    written = profile / "DevToolsActivePort"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the browser ended"
+        if written.exists() and (lines := written.read_text().splitlines()):
+            return int(lines[0])
+        time.sleep(0.02)
+    raise AssertionError("the browser did not start")
