@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pages.served import Served, fixture, serving
 
 # What the page leaves out: imports, and the wrapper around a vendor's SDK.

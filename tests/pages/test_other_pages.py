@@ -6,9 +6,9 @@ import threading
 from typing import Any
 
 import pytest
-from pages.served import fixture
 
 import penstock.compat  # noqa: F401 - makes the pages' import names available
+from pages.served import fixture
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import CancelReason, Start
 from penstock.runtime.app import App

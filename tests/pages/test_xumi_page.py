@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from pages.chromium import CHROMIUM, blank_page
 from pages.served import Served, fixture
 
