@@ -119,7 +119,7 @@ def refusal(response: httpx.Response, body: bytes) -> PenstockError:
 
 def foreign(response: httpx.Response, body: bytes = b"") -> RemoteProtocolError:
     """Return the exception for an answer that penstock never gives."""
-    if response.is_redirect:
+    if response.has_redirect_location:
         where = response.headers["location"][:_SHOWN]
         return RemoteProtocolError(
             f"{response.url} redirects to {where!r}; give the client that server's URL"
