@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.calls.clock import Clock, Timer
+from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
 from penstock.calls.reader import Readers, WindowedReader
 from penstock.errors import CallError, ErrorCode
@@ -54,6 +55,7 @@ class Live:
         self.started_at: float | None = None
         self.finished_at: float | None = None
         self.stuck = False
+        self.inputs: InputStream | None = None  # of a command that takes a stream
         self.cancel_reason: CancelReason | None = None
         self._clock = clock
         self._limits = limits
@@ -96,6 +98,21 @@ class Live:
     def reader(self, after: int = -1) -> WindowedReader:
         """See ``LiveCall.reader``."""
         return self.readers.reader(after)
+
+    def send(self, item: bytes) -> None:
+        """See ``LiveCall.send``."""
+        self._open_inputs().send(item)
+
+    def end_input(self) -> None:
+        """See ``LiveCall.end_input``."""
+        self._open_inputs().end()
+
+    def _open_inputs(self) -> InputStream:
+        if self.inputs is None:
+            raise CallError(f"{self.start.command} takes no input stream", ErrorCode.INVALID_ARGUMENT)
+        if self.log.ending is not None:
+            raise CallError(f"call {self.task_id} has ended", ErrorCode.FAILED_PRECONDITION)
+        return self.inputs
 
     def record(self) -> TaskRecord:
         """Return what is known of this call."""
@@ -152,8 +169,12 @@ class Live:
         """
         if self._first_item is None:
             self._first_item = self._clock.monotonic()
-        self.log.trim(self._limits.kept_per_call)
+        self.trim()
         await self.readers.room()
+
+    def trim(self) -> None:
+        """Forget the oldest frames past the kept size, but none that the fastest reader has not had."""
+        self.log.trim(max(self._limits.kept_per_call, self.readers.unread))
 
     def note(self, kind: Note, about: Mapping[str, Any]) -> None:
         """Append a note, if the caller asked for notes and the call goes on."""
@@ -288,11 +309,10 @@ class Live:
         """Return the answer, or the last item of a stream, while it is kept."""
         if self.state is not State.COMPLETED:
             return None
-        for seq in (self.log.next_seq - 1, self.log.next_seq - 2):
-            if seq >= self.log.first_seq:
-                frame = decode_frame(self.log.read(seq - 1, 1)[0])
-                if frame.data is not msgspec.UNSET and frame.status != "progress":
-                    return msgspec.Raw(msgspec.json.encode(frame.data))
+        for seq in range(self.log.next_seq - 1, self.log.first_seq - 1, -1):
+            frame = decode_frame(self.log.read(seq - 1, 1)[0])
+            if frame.data is not msgspec.UNSET and frame.status != "progress":
+                return msgspec.Raw(msgspec.json.encode(frame.data))
         return None
 
 

@@ -68,6 +68,22 @@ class LiveCall(Protocol):
         """
         ...
 
+    def send(self, item: bytes) -> None:
+        """Hand one item, as JSON, to a command that takes a stream.
+
+        Raises:
+            CallError: It is refused; the call goes on.
+        """
+        ...
+
+    def end_input(self) -> None:
+        """Say that no more items come.
+
+        Raises:
+            CallError: The command takes no stream.
+        """
+        ...
+
     def cancel(self, reason: CancelReason) -> CancelOutcome: ...
     def record(self) -> TaskRecord: ...
 

@@ -73,14 +73,15 @@ def _is_number(value: object) -> bool:
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """A request to run one command once.
 
-    ``input`` is the JSON text of an object, so that every way in is validated alike; ``timeout_s`` is the
-    whole call's budget in seconds.
+    An empty ``command`` is the dispatcher's default one; ``input`` is the JSON text of an object, so that
+    every way in is validated alike; ``timeout_s`` is the whole call's budget in seconds; ``more_input`` says
+    that items for a command that takes a stream follow in messages of their own.
 
     Raises:
         CallError: ``invalid_argument`` for an ill-formed ``task_id`` or ``timeout_s``.
     """
 
-    command: str
+    command: str = ""
     input: bytes = b"{}"
     form: WireForm = WireForm.V2
     task_id: str | None = None
@@ -89,6 +90,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     notes: bool = False
     on_disconnect: OnDisconnect = OnDisconnect()
     timeout_s: float | None = None
+    more_input: bool = False
 
     def __post_init__(self) -> None:
         if self.task_id is not None and not TASK_ID.match(self.task_id):

@@ -25,7 +25,13 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
 
     def start(
-        self, form: WireForm, *, command: str = "", stream: bool = False, timeout_s: float | None = None
+        self,
+        form: WireForm,
+        *,
+        command: str = "",
+        stream: bool = False,
+        timeout_s: float | None = None,
+        more_input: bool = False,
     ) -> Start:
         """Return the request.
 
@@ -34,6 +40,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
             command: What runs; empty for the dispatcher's default.
             stream: What ``is_stream`` is where the body does not say.
             timeout_s: The budget where the body does not say.
+            more_input: Items for a command that takes a stream may follow.
 
         Raises:
             CallError: ``invalid_argument``.
@@ -48,6 +55,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
             notes=bool(self.notes),
             on_disconnect=OnDisconnect.parse("cancel" if self.on_disconnect is None else self.on_disconnect),
             timeout_s=timeout_s if self.timeout is None else self.timeout,
+            more_input=more_input,
         )
 
 
@@ -88,11 +96,32 @@ class ResumeMessage(msgspec.Struct, frozen=True, tag_field="type", tag="resume")
     after: int = -1
 
 
+class InputMessage(msgspec.Struct, frozen=True, tag_field="type", tag="input"):
+    """One item for a call whose command takes a stream."""
+
+    task_id: str
+    data: msgspec.Raw
+
+
+class InputEndMessage(msgspec.Struct, frozen=True, tag_field="type", tag="input_end"):
+    """No more items come for this call."""
+
+    task_id: str
+
+
 class PingMessage(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
     """Answered by a pong."""
 
 
-Message = TaskMessage | CommandMessage | CancelMessage | ResumeMessage | PingMessage
+Message = (
+    TaskMessage
+    | CommandMessage
+    | CancelMessage
+    | ResumeMessage
+    | InputMessage
+    | InputEndMessage
+    | PingMessage
+)
 
 _FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_body = msgspec.json.Decoder(CommandBody).decode

@@ -109,12 +109,15 @@ def define(name: str, function: Function, *, streaming: bool, concurrency: int |
         raise AuthoringError(f"{where} never yields: yield its items, or use @command instead")
     if kind.streaming and not streaming:
         raise AuthoringError(f"{where} yields: use @streaming_command, or return its answer")
+    parameters = read_parameters(function, where)
+    if kind.blocking and any(parameter.is_stream for parameter in parameters):
+        raise AuthoringError(f"{where} takes an async iterator, so it must be an async function")
     default = DEFAULT_SYNC_CONCURRENCY if kind.blocking else DEFAULT_ASYNC_CONCURRENCY
     limit = default if concurrency is None else concurrency
     if limit < 1 or queue < 0:
         raise AuthoringError(f"{where}: concurrency is at least 1 and queue at least 0")
     description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    return Command(name, function, kind, description, read_parameters(function, where), limit, queue)
+    return Command(name, function, kind, description, parameters, limit, queue)
 
 
 def bind(command: Command, state_names: frozenset[str]) -> BoundCommand:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,7 @@ _REFUSED: Mapping[Any, str] = {
     inspect.Parameter.VAR_KEYWORD: "takes **{}: name each parameter, so that callers' mistakes are found",
     inspect.Parameter.POSITIONAL_ONLY: "takes {} by position only: remove the '/', inputs are passed by name",
 }
+_STREAMS = (AsyncIterator, AsyncIterable)
 _CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", allow_inf_nan=False)
 
 
@@ -36,12 +37,15 @@ class Parameter:
     Attributes:
         hint: Its type; Any where the author gives none.
         is_state: It is filled from state whatever the manifest says.
+        is_stream: It is an async iterator, filled by the caller while the command runs; ``hint`` is the type
+            of its items.
     """
 
     name: str
     hint: Any
     default: Any
     is_state: bool
+    is_stream: bool = False
 
     @property
     def required(self) -> bool:
@@ -72,6 +76,8 @@ def _read(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str) ->
     if hint is _EMPTY:
         # Nobody sends null for a thing of no declared type: it waits for what `initialize` returns.
         return Parameter(name, Any, default, is_state=default is None)
+    if get_origin(hint) in _STREAMS or hint in _STREAMS:
+        return Parameter(name, (get_args(hint) or (Any,))[0], default, is_state=False, is_stream=True)
     if get_origin(hint) is State:
         return Parameter(name, get_args(hint)[0], default, is_state=True)
     if schema_of(hint) is not None:
@@ -108,11 +114,16 @@ class InputSchema:
 
     def __init__(self, parameters: tuple[Parameter, ...], where: str) -> None:
         self.names = frozenset(parameter.name for parameter in parameters)
-        fields = {p.name: (Required if p.required else NotRequired)[p.hint] for p in parameters}
+        self.stream = _the_stream(parameters, where)
+        fields = {
+            p.name: (Required if p.required and not p.is_stream else NotRequired)[_as_input(p)]
+            for p in parameters
+        }
         record = TypedDict("Input", fields)  # type: ignore[misc]
         record.__pydantic_config__ = _CONFIG  # type: ignore[attr-defined]
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(record)
+            self._item_adapter: TypeAdapter[Any] = TypeAdapter(self.stream.hint if self.stream else Any)
             self.json_schema = _with_defaults(self._adapter.json_schema(), parameters)
         except PydanticUserError as error:
             raise AuthoringError(f"{where}: {error.message}") from error
@@ -129,14 +140,26 @@ class InputSchema:
             raise self._refusal(error) from error
         return arguments
 
-    def _refusal(self, error: ValidationError) -> CallError:
+    def check_item(self, text: bytes) -> Any:
+        """Return one item of the input stream, given as JSON.
+
+        Raises:
+            CallError: ``invalid_argument``.
+        """
+        assert self.stream is not None
+        try:
+            return self._item_adapter.validate_json(text)
+        except ValidationError as error:
+            raise self._refusal(error, "data") from error
+
+    def _refusal(self, error: ValidationError, root: str = "input") -> CallError:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        details = [{"path": ["input", *fault["loc"]], "reason": fault["type"]} for fault in faults]
-        text = "; ".join(self._say(fault["loc"], fault["type"], fault["msg"]) for fault in faults)
+        details = [{"path": [root, *fault["loc"]], "reason": fault["type"]} for fault in faults]
+        text = "; ".join(self._say(fault["loc"] or (root,), fault["type"], fault["msg"]) for fault in faults)
         return CallError(text, ErrorCode.INVALID_ARGUMENT, details=details)
 
     def _say(self, place: tuple[int | str, ...], kind: str, message: str) -> str:
-        name = ".".join(map(str, place)) or "input"
+        name = ".".join(map(str, place))
         if kind != "extra_forbidden" or len(place) != 1:
             return f"{name}: {message[0].lower()}{message[1:]}"
         near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
@@ -144,6 +167,21 @@ class InputSchema:
             f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(self.names)) or 'none'}"
         )
         return f"{name}: unknown input{hint}"
+
+
+def _the_stream(parameters: tuple[Parameter, ...], where: str) -> Parameter | None:
+    streams = [parameter for parameter in parameters if parameter.is_stream]
+    if len(streams) > 1:
+        names = ", ".join(stream.name for stream in streams)
+        raise AuthoringError(
+            f"{where} takes several streams ({names}); messages name a call, not a parameter"
+        )
+    return streams[0] if streams else None
+
+
+def _as_input(parameter: Parameter) -> Any:
+    # What is known of a stream at the start can come with the request.
+    return list[parameter.hint] if parameter.is_stream else parameter.hint  # type: ignore[name-defined]
 
 
 def _with_defaults(schema: dict[str, Any], parameters: tuple[Parameter, ...]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from penstock.protocol.requests import (
     BadMessage,
     CancelMessage,
     CommandMessage,
+    InputEndMessage,
+    InputMessage,
     Message,
     PingMessage,
     ResumeMessage,
@@ -100,11 +102,11 @@ class Socket:
 
     @_handle.register
     async def _task(self, message: TaskMessage) -> None:
-        await self._open(message.start(WireForm.V1))
+        await self._open(message.start(WireForm.V1, more_input=True))
 
     @_handle.register
     async def _command(self, message: CommandMessage) -> None:
-        await self._open(message.start(WireForm.V2, command=message.named()))
+        await self._open(message.start(WireForm.V2, command=message.named(), more_input=True))
 
     @_handle.register
     async def _resume(self, message: ResumeMessage) -> None:
@@ -123,6 +125,14 @@ class Socket:
         if status != "cancelled" or live is None or live.request_id not in self._reading:
             answer = {"type": "cancel", "status": status, "task_id": message.task_id}
             await self._outbox.put([msgspec.json.encode(answer)])
+
+    @_handle.register
+    async def _input(self, message: InputMessage) -> None:
+        self._dispatcher.find(message.task_id, self._caller).send(bytes(message.data))
+
+    @_handle.register
+    async def _input_end(self, message: InputEndMessage) -> None:
+        self._dispatcher.find(message.task_id, self._caller).end_input()
 
     @_handle.register
     async def _ping(self, message: PingMessage) -> None:
