@@ -1,0 +1,57 @@
+"""Hosts one benchmark app: pinned to its core, on a free port that it prints, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import uvicorn
+import uvloop
+
+PACKAGES = ("penstock", "uvicorn", "uvloop", "httptools", "starlette", "msgspec", "pydantic")
+
+
+def pin_to_core() -> None:
+    """Move this process to the core named by ``--core``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--core", type=int, required=True)
+    os.sched_setaffinity(0, {parser.parse_args().core})
+
+
+def say_ready(port: int) -> None:
+    """Print the one line that `run.py` waits for."""
+    print(json.dumps({"port": port, "versions": versions()}), flush=True)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what runs here."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def serve_asgi(app: Callable[..., Any]) -> None:
+    """Serve an ASGI app with the uvicorn settings that penstock's own host uses."""
+    pin_to_core()
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    say_ready(listener.getsockname()[1])
+    uvloop.run(uvicorn.Server(config).serve(sockets=[listener]))

@@ -1,0 +1,47 @@
+"""penstock: a scripted engine behind an author's command, a generator without an engine, and `add`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvloop
+from frames import TOKENS
+from hosting import pin_to_core, say_ready
+
+from penstock.engines.scripted import ScriptedEngine
+from penstock.runtime.app import App
+from penstock.runtime.runtime import Runtime
+from penstock.server.host import Host
+from penstock.server.settings import ServerSettings
+
+PERMITS = 1024  # more than there are connections: this measures a stream, not the wait for a permit
+
+rt = Runtime()
+engine = ScriptedEngine(tokens=TOKENS)
+
+
+@rt.streaming_command("predict", concurrency=PERMITS)
+async def predict(prompt: str) -> AsyncIterator[dict[str, Any]]:
+    """Say what the engine says."""
+    async for piece in engine.stream_text(prompt, max_tokens=TOKENS):
+        yield {"text": piece, "chunk": piece, "finished": False}
+
+
+@rt.streaming_command("items", concurrency=PERMITS)
+async def items(prompt: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield the same items without an engine."""
+    for _ in range(TOKENS):
+        yield {"text": "token ", "chunk": "token ", "finished": False}
+
+
+@rt.command("add", concurrency=PERMITS)
+async def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+if __name__ == "__main__":
+    pin_to_core()
+    host = Host(App(rt), ServerSettings(port=0), lambda url: say_ready(int(url.rpartition(":")[2])))
+    uvloop.run(host.serve())

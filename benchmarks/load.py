@@ -1,0 +1,325 @@
+"""The load: connections that send one request after the other and check every answer.
+
+The hot path counts bytes at C speed.  Every answer is checked: its HTTP status, the number of its items, and
+a `completed` frame behind the last of them.  The first answer on each connection is read line by line as
+well: every item's content, every number, the sum that was asked for.  One wrong answer ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+ITEM_MARK = b'"status":"streaming"'
+END_MARK = b'"status":"completed"'
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+HEAD_END = b"\r\n\r\n"
+EXPECTED_ITEM = {"text": "token ", "chunk": "token ", "finished": False}
+
+now = time.perf_counter
+
+
+class WrongAnswer(Exception):
+    """A server did not answer what was asked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What each connection asks for, again and again.
+
+    Attributes:
+        command: The command to call.
+        items: How many items its stream has; 0 for an answer that does not stream.
+    """
+
+    command: str
+    items: int
+
+    def request(self, number: int) -> bytes:
+        """Return the request of connection ``number``."""
+        given: dict[str, Any] = {"prompt": "hello"} if self.items else {"a": number, "b": 1}
+        body = json.dumps({"command": self.command, "input": given, "is_stream": self.items > 0}).encode()
+        head = (
+            "POST /v2/execute HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def check(self, answer: bytes) -> None:
+        """Check an answer by counting."""
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise WrongAnswer(f"not a 200: {answer[:300]!r}")
+        if answer.count(ITEM_MARK) != self.items:
+            raise WrongAnswer(f"{answer.count(ITEM_MARK)} items, not {self.items}")
+        if answer.count(END_MARK) != 1 or answer.rfind(END_MARK) < answer.rfind(ITEM_MARK):
+            raise WrongAnswer(f"it does not end with `completed`: {answer[-500:]!r}")
+
+    def check_closely(self, answer: bytes, number: int) -> None:
+        """Read an answer line by line."""
+        frames = [json.loads(line) for line in body_of(answer).splitlines()]
+        if self.items:
+            _check_stream(frames, self.items)
+        elif len(frames) != 1 or frames[0].get("data") != number + 1:
+            raise WrongAnswer(f"{number} + 1 gave {frames!r}")
+
+
+def _check_stream(frames: list[dict[str, Any]], items: int) -> None:
+    if [frame["seq"] for frame in frames] != list(range(items + 2)):
+        raise WrongAnswer("the frames are not numbered from 0 without a gap")
+    if (frames[0]["status"], frames[-1]["status"]) != ("accepted", "completed"):
+        raise WrongAnswer(f"a stream from {frames[0]['status']} to {frames[-1]['status']}")
+    if any(frame["data"] != EXPECTED_ITEM for frame in frames[1:-1]):
+        raise WrongAnswer("an item is not what was asked for")
+    if len({frame["task_id"] for frame in frames}) != 1:
+        raise WrongAnswer("frames of several calls in one stream")
+
+
+def body_of(answer: bytes) -> bytes:
+    """Return the body of a complete HTTP response."""
+    head, _, rest = answer.partition(HEAD_END)
+    if b"transfer-encoding: chunked" not in head.lower():
+        return rest
+    parts = []
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        parts.append(rest[: int(size, 16)])
+        rest = rest[int(size, 16) + 2 :]
+    return b"".join(parts)
+
+
+@dataclass
+class Tally:
+    """What was finished since the last ``reset``."""
+
+    requests: int = 0
+    received: int = 0  # bytes of finished responses
+    first_item_s: list[float] = field(default_factory=list)
+    total_s: list[float] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """Forget what was counted so far."""
+        self.__init__()  # type: ignore[misc]
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; it asks again as soon as it has its answer.
+
+    Args:
+        job: What it asks for.
+        number: Its number, from 0.
+        tally: Where finished answers are counted.
+        failed: Called with what is wrong.
+    """
+
+    def __init__(self, job: Job, number: int, tally: Tally, failed: Callable[[Exception], None]) -> None:
+        self._job = job
+        self._number = number
+        self._request = job.request(number)
+        self._tally = tally
+        self._failed = failed
+        self._checked_closely = False
+        self._stopping = False
+        self._transport: Any = None
+        self.closed = asyncio.get_running_loop().create_future()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._whole = 0  # size of the whole response, once it is known; 0: chunked
+        self._head_seen = False
+        self._first_item_at = 0.0
+        self._sent_at = now()
+
+    def stop(self) -> None:
+        """Close the connection behind the answer it waits for."""
+        self._stopping = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._begin()
+        self._transport.write(self._request)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._stopping:
+            self._failed(WrongAnswer(f"the server closed connection {self._number}: {error}"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        if not self._head_seen:
+            self._look_for_head()
+        if not self._first_item_at:
+            self._look_for_item()
+        if self._is_whole(data):
+            try:
+                self._finish()
+            except (WrongAnswer, ValueError, KeyError) as error:
+                self._failed(error)
+
+    def _look_for_head(self) -> None:
+        answer = self._join()
+        head, end, _ = answer.partition(HEAD_END)
+        if end:
+            self._head_seen = True
+            _, found, rest = head.lower().partition(b"\r\ncontent-length:")
+            if found:
+                self._whole = len(head) + len(end) + int(rest.partition(b"\r\n")[0])
+
+    def _look_for_item(self) -> None:
+        if (ITEM_MARK if self._job.items else END_MARK) in self._join():
+            self._first_item_at = now()
+
+    def _is_whole(self, data: bytes) -> bool:
+        if not self._head_seen:
+            return False
+        if self._whole:
+            return self._size >= self._whole
+        tail = data if len(data) >= len(LAST_CHUNK) else self._join()
+        return tail.endswith(LAST_CHUNK)
+
+    def _join(self) -> bytes:
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
+
+    def _finish(self) -> None:
+        ended = now()
+        answer = self._join()
+        self._job.check(answer)
+        if not self._checked_closely:
+            self._job.check_closely(answer, self._number)
+            self._checked_closely = True
+        tally = self._tally
+        tally.requests += 1
+        tally.received += len(answer)
+        tally.first_item_s.append(self._first_item_at - self._sent_at)
+        tally.total_s.append(ended - self._sent_at)
+        if self._stopping:
+            self._transport.close()
+        else:
+            self._begin()
+            self._transport.write(self._request)
+
+
+class CpuMeter:
+    """CPU seconds used by the server and by this process since the last ``reset``."""
+
+    def __init__(self, server: int) -> None:
+        self._stat = Path(f"/proc/{server}/stat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from 0."""
+        self._server, self._own = self._read(), time.process_time()
+
+    def server(self) -> float:
+        """CPU seconds of the server."""
+        return self._read() - self._server
+
+    def own(self) -> float:
+        """CPU seconds of this process."""
+        return time.process_time() - self._own
+
+    def _read(self) -> float:
+        fields = self._stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Warm up, measure, and let every answer finish."""
+    loop = asyncio.get_running_loop()
+    broken: asyncio.Future[None] = loop.create_future()
+
+    def failed(error: Exception) -> None:
+        if not broken.done():
+            broken.set_exception(error)
+
+    job, tally, cpu = Job(args.command, args.items), Tally(), CpuMeter(args.server_pid)
+    connections: list[Connection] = []
+    for number in range(args.connections):
+        make = partial(Connection, job, number, tally, failed)
+        _, connection = await loop.create_connection(make, "127.0.0.1", args.port)
+        connections.append(connection)
+    await _pass(broken, args.warm_up)
+    tally.reset()
+    cpu.reset()
+    began = now()
+    await _pass(broken, args.seconds)
+    result = summary(job, tally, cpu, now() - began)
+    for connection in connections:
+        connection.stop()
+    ends = asyncio.gather(*(connection.closed for connection in connections))
+    await asyncio.wait((ends, broken), timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    if broken.done():
+        broken.result()
+    if not ends.done():
+        raise WrongAnswer("answers that were under way at the end did not finish in 30 s")
+    return result
+
+
+async def _pass(broken: asyncio.Future[None], seconds: float) -> None:
+    done, _ = await asyncio.wait((broken,), timeout=seconds)
+    for failure in done:
+        failure.result()
+
+
+def summary(job: Job, tally: Tally, cpu: CpuMeter, seconds: float) -> dict[str, Any]:
+    """Return what was measured; times in milliseconds."""
+    if not tally.requests:
+        raise WrongAnswer(f"nothing was answered in {seconds:.1f} s")
+    return {
+        **asdict(job),
+        "seconds": round(seconds, 4),
+        "requests": tally.requests,
+        "requests_per_s": round(tally.requests / seconds, 1),
+        "tokens_per_s": round(tally.requests * job.items / seconds),
+        "bytes_per_request": round(tally.received / tally.requests, 1),
+        "first_item_ms": _percentiles(tally.first_item_s),
+        "total_ms": _percentiles(tally.total_s),
+        "server_cpu": round(cpu.server() / seconds, 3),
+        "load_cpu": round(cpu.own() / seconds, 3),
+    }
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    ranks = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+    last = len(ordered) - 1
+    return {name: round(ordered[round(rank * last)] * 1000, 3) for name, rank in ranks}
+
+
+def main() -> None:
+    """Run one measurement and print it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--server-pid", type=int, required=True)
+    parser.add_argument("--command", required=True)
+    parser.add_argument("--items", type=int, required=True, help="items per stream; 0: not a stream")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--warm-up", type=float, default=0.5)
+    parser.add_argument("--core", type=int, required=True)
+    args = parser.parse_args()
+    os.sched_setaffinity(0, {args.core})
+    try:
+        print(json.dumps(uvloop.run(measure(args))))
+    except (WrongAnswer, OSError, ValueError, KeyError) as error:
+        sys.exit(f"load: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
