@@ -75,10 +75,15 @@ class Readers:
         if not self._attached:
             self._all_gone()
 
+    @property
+    def unread(self) -> int:
+        """Bytes that the fastest reader has not had; 0 without a reader."""
+        front = max((reader.position for reader in self._attached), default=sys.maxsize)
+        return max(0, self._log.size - front)
+
     def moved(self) -> None:
         """Recompute the window's end after a reader came, moved or went."""
-        front = max((reader.position for reader in self._attached), default=sys.maxsize)
-        self.full_at = min(front, self._log.size) + self._window
+        self.full_at = self._log.size - self.unread + self._window
         if self._room is not None and not self._room.done() and self._log.size < self.full_at:
             self._room.set_result(None)
 
@@ -86,7 +91,17 @@ class Readers:
 class WindowedReader:
     """A cursor; ``async with`` attaches it, iterating gives batches until the terminal frame."""
 
-    __slots__ = ("_after", "_log", "_max_batch", "_nudged", "_readers", "_state", "_waiter", "position")
+    __slots__ = (
+        "_after",
+        "_listening",
+        "_log",
+        "_max_batch",
+        "_nudged",
+        "_readers",
+        "_state",
+        "_waiter",
+        "position",
+    )
 
     def __init__(self, readers: Readers, log: CallLog, after: int, max_batch: int) -> None:
         self._readers = readers
@@ -95,6 +110,7 @@ class WindowedReader:
         self._max_batch = max_batch
         self._state = _DETACHED
         self._nudged = False
+        self._listening = False
         self._waiter: asyncio.Future[None] | None = None
         self.position = log.position(after)  # bytes its transport is done with
 
@@ -125,9 +141,10 @@ class WindowedReader:
             if self._nudged:
                 self._nudged = False
                 return Batch(self._after + 1, [], None)
-            self._waiter = asyncio.get_running_loop().create_future()
-            self._log.wake_on_append(self._wake)
-            await self._waiter
+            if self._log.ending is not None:  # a cursor behind the terminal frame: nothing can follow
+                self._state = _AT_END
+                break
+            await self._appended()
         raise StopAsyncIteration
 
     def close(self) -> None:
@@ -142,6 +159,17 @@ class WindowedReader:
         if self._waiter is not None and not self._waiter.done():
             self._nudged = True
             self._wake()
+
+    async def _appended(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        if not self._listening:  # one entry, however often a transport is nudged
+            self._listening = True
+            self._log.wake_on_append(self._on_append)
+        await self._waiter
+
+    def _on_append(self) -> None:
+        self._listening = False
+        self._wake()
 
     def _done_with_last_batch(self) -> None:
         position = self._log.position(self._after)

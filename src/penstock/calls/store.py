@@ -91,11 +91,13 @@ class CallStore:
 
     def _ended(self, live: Live) -> None:
         del self._live[live.request_id]
-        live.log.trim(self._limits.kept_per_call)
+        live.trim()
         self._kept[live.request_id] = self._clock.monotonic() + self._limits.kept_for_s
         self._kept_bytes += live.log.kept_size
         while self._kept_bytes > self._limits.kept_in_all or len(self._kept) > self._limits.known_calls:
             self._strip_oldest()
+        while len(self._bare) + len(self._kept) > self._limits.known_calls:
+            self._forget(self._bare.popitem(last=False)[0])
         self._plan_sweep()
 
     def _strip_oldest(self) -> None:
@@ -104,8 +106,6 @@ class CallStore:
         self._kept_bytes -= log.kept_size
         log.trim(0)
         self._bare[request_id] = None
-        while len(self._bare) + len(self._kept) > self._limits.known_calls and self._bare:
-            self._forget(self._bare.popitem(last=False)[0])
 
     def _forget(self, request_id: str) -> None:
         live = self._by_request.pop(request_id)

@@ -118,13 +118,15 @@ class Executor:
         return last
 
     async def _pump_thread(self, live: Live, make: Callable[[], Any]) -> object:
-        append, wall = live.log.item, self._wall
+        append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
         last: object = None
         items = ThreadedItems(self._threads, copy_context(), make)
         try:
             while batch := await items.take():
                 for last in batch:
                     append(last, wall())
+                    if log.size >= readers.full_at:
+                        await live.breathe()
                 await live.breathe()
         finally:
             await items.aclose()
