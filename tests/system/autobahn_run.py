@@ -4,7 +4,7 @@ import sys
 
 site.addsitedir(sys.argv[1])
 
-from autobahntestsuite.wstest import run  # noqa: E402 - found only in the folder just added
+from autobahntestsuite.wstest import run
 
 sys.argv = ["wstest", "-m", "fuzzingclient", "-s", sys.argv[2]]
 run()

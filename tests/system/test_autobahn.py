@@ -24,7 +24,7 @@ DOC = HERE.parents[1] / "docs" / "websocket-conformance.md"
 GOOD = ("OK", "NON-STRICT", "INFORMATIONAL")
 
 pytestmark = [
-    pytest.mark.skipif(PYTHON2 is None, reason="the suite runs under Python 2.7 only, and there is none here"),
+    pytest.mark.skipif(PYTHON2 is None, reason="the suite runs under Python 2.7 only; none here"),
     pytest.mark.skipif(not SITE.is_dir(), reason="the suite is not installed: make autobahn"),
     pytest.mark.timeout(400),
 ]
