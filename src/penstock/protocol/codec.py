@@ -44,6 +44,40 @@ def ndjson_keepalive(now: float) -> bytes:
     return msgspec.json.encode({"type": "keepalive", "timestamp": round(now, 3)}) + b"\n"
 
 
+class _Lines:
+    """Lines of which the last may still be incomplete, and what went wrong with them.
+
+    Args:
+        limit: Bytes a line may have, without its end.
+    """
+
+    __slots__ = ("_limit", "fault", "tail")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.tail = bytearray()  # one buffer that grows, so that many small pieces cost no more than one
+        self.fault: CallError | None = None
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self.fault is not None:
+            raise self.fault
+
+    def join(self, lines: list[bytes], rest: bytes, fault: CallError) -> list[bytes]:
+        """Return ``lines``, the first completed by what came before; keep ``rest``.  Of lines that are too
+        long the first is a ``fault``, and ends it all."""
+        if lines and self.tail:
+            self.tail += lines[0]
+            lines[0] = bytes(self.tail)
+            self.tail.clear()
+        self.tail += rest
+        if len(self.tail) <= self._limit and max(map(len, lines), default=0) <= self._limit:
+            return lines
+        self.fault = fault
+        self.tail.clear()
+        return lines[: next((i for i, line in enumerate(lines) if len(line) > self._limit), len(lines))]
+
+
 class NdjsonDecoder:
     """Cuts bytes into lines; blank ones are left out.
 
@@ -51,12 +85,11 @@ class NdjsonDecoder:
         max_line: Bytes a line may have, without its line feed.
     """
 
-    __slots__ = ("_fault", "_max", "_tail")
+    __slots__ = ("_lines", "_too_large")
 
     def __init__(self, max_line: int = MAX_FRAME) -> None:
-        self._max = max_line
-        self._tail = bytearray()
-        self._fault: CallError | None = None
+        self._lines = _Lines(max_line)
+        self._too_large = _too_large("a line", max_line)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the lines they complete.
@@ -64,17 +97,11 @@ class NdjsonDecoder:
         Raises:
             CallError: ``too_large``, now and ever after.
         """
-        if self._fault is not None:
-            raise self._fault
+        self._lines.check()
         lines = data.split(b"\n")
-        rest = lines.pop()
-        if lines and self._tail:
-            self._tail += lines[0]
-            lines[0] = bytes(self._tail)
-            self._tail.clear()
-        self._tail += rest
-        if len(self._tail) > self._max or max(map(len, lines), default=0) > self._max:
-            lines = self._lines_before_fault(lines)
+        lines = self._lines.join(lines, lines.pop(), self._too_large)
+        if not lines:
+            self._lines.check()
         return [line for line in lines if line and not line.isspace()]
 
     def close(self) -> bool:
@@ -83,17 +110,8 @@ class NdjsonDecoder:
         Raises:
             CallError: ``too_large``.
         """
-        if self._fault is not None:
-            raise self._fault
-        return bool(self._tail.strip())
-
-    def _lines_before_fault(self, lines: list[bytes]) -> list[bytes]:
-        self._tail.clear()
-        self._fault = _too_large("a line", self._max)
-        good = next((index for index, line in enumerate(lines) if len(line) > self._max), len(lines))
-        if not good:
-            raise self._fault
-        return lines[:good]
+        self._lines.check()
+        return bool(self._lines.tail.strip())
 
 
 class SseEvent(NamedTuple):
@@ -112,17 +130,17 @@ class SseDecoder:
         max_data: Bytes the data of one event may have.
     """
 
-    __slots__ = ("_after_cr", "_at_start", "_data", "_event", "_fault", "_id", "_max", "_tail")
+    __slots__ = ("_after_cr", "_at_start", "_data", "_event", "_id", "_lines", "_max", "_too_large")
 
     def __init__(self, max_data: int = MAX_FRAME) -> None:
         self._max = max_data
-        self._tail = bytearray()
-        self._data = bytearray()  # of the event being read, a line feed behind each line
+        self._lines = _Lines(max_data + _LINE_OVERHEAD)
+        self._too_large = _too_large("an event", max_data)
+        self._data: bytes | bytearray | None = None  # of the event being read; of several lines a bytearray
         self._event = b""
         self._id = ""
         self._at_start = True
         self._after_cr = False
-        self._fault: CallError | None = None
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Take the next bytes; return the events they complete.
@@ -130,14 +148,20 @@ class SseDecoder:
         Raises:
             CallError: ``too_large``, now and ever after.
         """
-        self._raise_fault()
+        self._lines.check()
         events: list[SseEvent] = []
-        for line in self._split(data):
-            self._take(line, events)
-        if len(self._tail) > self._max + _LINE_OVERHEAD:
-            self._fail()
+        try:
+            for line in self._split(data):
+                if line:
+                    self._take(line)
+                elif self._data is not None:
+                    events.append(self._event_read())
+                else:
+                    self._event = b""
+        except CallError as error:
+            self._lines.fault = error
         if not events:
-            self._raise_fault()
+            self._lines.check()
         return events
 
     def close(self) -> bool:
@@ -146,12 +170,8 @@ class SseDecoder:
         Raises:
             CallError: ``too_large``.
         """
-        self._raise_fault()
-        return bool(self._tail or self._data)
-
-    def _raise_fault(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+        self._lines.check()
+        return bool(self._lines.tail) or self._data is not None
 
     def _split(self, data: bytes) -> list[bytes]:
         """Return the lines that ``data`` completes; a line ends with CR, LF or both."""
@@ -162,51 +182,40 @@ class SseDecoder:
         self._after_cr = data[-1:] == b"\r"
         lines = data.splitlines()
         rest = lines.pop() if data[-1:] not in (b"", b"\r", b"\n") else b""
-        if lines and self._tail:
-            self._tail += lines[0]
-            lines[0] = bytes(self._tail)
-            self._tail.clear()
-        self._tail += rest
+        lines = self._lines.join(lines, rest, self._too_large)
+        if lines and self._at_start:
+            self._at_start = False
+            lines[0] = lines[0].removeprefix(_BOM)
         return lines
 
-    def _take(self, line: bytes, events: list[SseEvent]) -> None:
-        if self._fault is not None:
-            return
-        if len(line) > self._max + _LINE_OVERHEAD:
-            self._fail()
-            return
-        if self._at_start:
-            self._at_start = False
-            line = line.removeprefix(_BOM)
-        if not line:
-            self._dispatch(events)
-        else:
-            name, _, value = line.partition(b":")
-            self._field(name, value[1:] if value[:1] == b" " else value)
-
-    def _field(self, name: bytes, value: bytes) -> None:
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
         if name == b"data":
-            if len(self._data) + len(value) > self._max:
-                self._fail()
-            else:
-                self._data += value
-                self._data += b"\n"
+            self._add(value)
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
         elif name == b"event":
             self._event = value
 
-    def _dispatch(self, events: list[SseEvent]) -> None:
-        if self._data:
-            kind = self._event.decode("utf-8", "replace") or "message"
-            events.append(SseEvent(bytes(self._data[:-1]), self._id, kind))
-            self._data.clear()
-        self._event = b""
+    def _add(self, value: bytes) -> None:
+        """Append a line of data."""
+        if self._data is None:
+            self._data = value
+        else:
+            if type(self._data) is bytes:
+                self._data = bytearray(self._data)
+            self._data += b"\n"
+            self._data += value
+        if len(self._data) > self._max:
+            self._data = None
+            raise self._too_large
 
-    def _fail(self) -> None:
-        self._tail.clear()
-        self._data.clear()
-        self._fault = _too_large("an event", self._max)
+    def _event_read(self) -> SseEvent:
+        data, kind = bytes(self._data or b""), self._event
+        self._data, self._event = None, b""
+        return SseEvent(data, self._id, kind.decode("utf-8", "replace") or "message")
 
 
 def _too_large(what: str, limit: int) -> CallError:
