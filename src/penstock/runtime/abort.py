@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 
@@ -26,18 +26,62 @@ class AbortCallbacks:
 
     def add(self, callback: AbortCallback) -> None:
         """Register ``callback``; one that is registered already is not called twice."""
-        if not callable(callback):
-            raise TypeError(f"an abort callback takes the request id; {callback!r} cannot be called")
+        _check(callback)
         if callback not in self._callbacks:
             self._callbacks.append(callback)
 
     def fire(self, request_id: str) -> None:
         """Call every callback with ``request_id``, each in its own daemon thread; forgets nothing."""
         for callback in tuple(self._callbacks):
-            name = f"penstock-abort-{request_id[:8]}"
-            thread = threading.Thread(target=_run, args=(callback, request_id), name=name, daemon=True)
-            _running.add(thread)
-            Context().run(thread.start)
+            _start(callback, request_id)
+
+
+class CallAborts:
+    """Callbacks about one call: each is called once at most, also one that comes during or after the
+    cancel.  Safe to use from any thread."""
+
+    __slots__ = ("_callbacks", "_fired", "_lock", "_request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._lock = threading.Lock()
+        self._callbacks: list[AbortCallback] = []
+        self._fired = False
+
+    def add(self, callback: AbortCallback) -> None:
+        """Register ``callback``; it is called at once if the call has been cancelled."""
+        _check(callback)
+        with self._lock:
+            if callback in self._callbacks:
+                return
+            self._callbacks.append(callback)
+            late = self._fired
+        if late:
+            _start(callback, self._request_id)
+
+    def fire(self) -> None:
+        """Call every callback, each in its own daemon thread."""
+        with self._lock:
+            due = () if self._fired else tuple(self._callbacks)
+            self._fired = True
+        for callback in due:
+            _start(callback, self._request_id)
+
+
+def _check(callback: AbortCallback) -> None:
+    if not callable(callback):
+        raise TypeError(f"an abort callback takes the request id; {callback!r} cannot be called")
+
+
+def _start(callback: AbortCallback, request_id: str) -> None:
+    name = f"penstock-abort-{request_id[:8]}"
+    thread = threading.Thread(target=_run, args=(callback, request_id), name=name, daemon=True)
+    _running.add(thread)
+    try:
+        Context().run(thread.start)
+    except RuntimeError:  # no more threads: the call must be cut all the same
+        _running.discard(thread)
+        _log.exception("abort callback %r could not start for request %s", callback, request_id)
 
 
 def _run(callback: AbortCallback, request_id: str) -> None:
@@ -77,11 +121,12 @@ def register_abort_callback(callback: AbortCallback) -> None:
     (_owner.get() or _unowned).add(callback)
 
 
-def fire_aborts(owner: AbortCallbacks, request_id: str) -> None:
-    """Run the callbacks of ``owner`` and those nobody owns, each once."""
+def fire_aborts(owners: Iterable[AbortCallbacks], request_id: str) -> None:
+    """Run the callbacks of ``owners`` and those nobody owns, each once."""
     every = AbortCallbacks()
-    for callback in (*owner._callbacks, *_unowned._callbacks):
-        every.add(callback)
+    for owner in (*owners, _unowned):
+        for callback in owner._callbacks:
+            every.add(callback)
     every.fire(request_id)
 
 

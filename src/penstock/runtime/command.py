@@ -138,7 +138,7 @@ def item_schema(function: Function) -> Mapping[str, Any]:
     except NameError:
         return {}
     if get_origin(returned) in _ITERATORS:
-        returned = get_args(returned)[0]
+        returned = (get_args(returned) or (Any,))[0]
     schema = schema_of(returned)
     return {} if schema is None else schema
 

@@ -11,7 +11,8 @@ from penstock.calls import ambient
 from penstock.calls.live import Live
 from penstock.errors import PenstockError
 from penstock.protocol.events import EventMetrics
-from penstock.runtime.abort import AbortCallbacks
+from penstock.protocol.values import encode_value
+from penstock.runtime.abort import CallAborts
 
 _log = logging.getLogger("penstock.command")
 
@@ -27,7 +28,7 @@ class CallContext:
     def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
         self._live = live
         self._loop = loop
-        self._aborts: AbortCallbacks | None = None
+        self._aborts = CallAborts(live.request_id)
 
     @property
     def request_id(self) -> str:
@@ -69,9 +70,10 @@ class CallContext:
         Raises:
             asyncio.CancelledError: It was.
         """
-        if self.cancelled:
+        reason = self._live.cancel_reason
+        if reason is not None:
             self._live.mark_delivered()
-            raise asyncio.CancelledError(f"the call was cancelled ({self._live.cancel_reason})")
+            raise asyncio.CancelledError(f"the call was cancelled ({reason.value})")
 
     def remaining(self) -> float | None:
         """Seconds left to the deadline, at least 0; None without one."""
@@ -88,23 +90,23 @@ class CallContext:
         _log.info(message, *values, extra={"request_id": self.request_id, "command": self.command})
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Tell the caller how far this is, from 0 to 1; sent only to callers that asked for notes."""
+        """Tell the caller how far this is, from 0 to 1; sent only to callers that asked for notes.
+
+        Raises:
+            CallError: ``invalid_output``; that is no JSON.
+        """
         about = {"fraction": fraction, "message": message}
+        encode_value(about)  # here, where the author sees it, and not later on the event loop
         self._loop.call_soon_threadsafe(self._live.note, "progress", about)
 
     def on_abort(self, callback: Callable[[str], None]) -> None:
         """Call ``callback(request_id)`` in a thread of its own if this one call is cancelled; at once if
         it has been."""
-        if self._aborts is None:
-            self._aborts = AbortCallbacks()
         self._aborts.add(callback)
-        if self.cancelled:
-            self._aborts.fire(self.request_id)
 
     def fire_aborts(self) -> None:
         """Run what ``on_abort`` registered."""
-        if self._aborts is not None:
-            self._aborts.fire(self.request_id)
+        self._aborts.fire()
 
     def report_metrics(self, metrics: EventMetrics) -> None:
         """Put an engine's measurements into the call's terminal frame."""

@@ -21,6 +21,7 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.messages import CancelReason
 from penstock.runtime.command import BoundCommand, Kind
 from penstock.runtime.context import CallContext
+from penstock.runtime.state import Hold
 from penstock.runtime.threads import DaemonThreads, ThreadedCall, ThreadedItems
 
 _log = logging.getLogger("penstock.executor")
@@ -35,8 +36,7 @@ class Work:
     Attributes:
         arguments: Checked input.
         place: Its permit or place in the queue.
-        prepare: Returns the state to inject, once the permit is there.
-        absorb: Turns what the function returned into the answer callers see.
+        hold: How it meets the project's state.
     """
 
     live: Live
@@ -44,8 +44,7 @@ class Work:
     command: BoundCommand
     arguments: dict[str, Any]
     place: Place
-    prepare: Callable[[], Any]
-    absorb: Callable[[object], object] | None = None
+    hold: Hold
 
 
 class Executor:
@@ -78,6 +77,7 @@ class Executor:
             self._fail(live, error)
         finally:
             live.mark_stopped()
+            work.hold.release()
             work.place.leave()
 
     async def _admitted(self, work: Work) -> None:
@@ -85,22 +85,24 @@ class Executor:
         if position:
             work.live.note("queued", {"position": position})
             await work.place.admitted()
+        if work.live.cancel_reason is not None:
+            raise asyncio.CancelledError  # cut before it began: the author's code must not run at all
         work.live.mark_started()
 
     async def _perform(self, work: Work) -> None:
         live, command = work.live, work.command.command
-        call = partial(command.function, **work.arguments, **await work.prepare())
-        if command.kind is Kind.ASYNC_GENERATOR:
-            answer = await self._pump(live, call())
-        elif command.kind is Kind.GENERATOR:
-            answer = await self._pump_thread(live, call)
-        elif command.kind is Kind.AWAITABLE:
-            answer = await call()
-        else:
-            answer = await ThreadedCall(self._threads, copy_context(), call).result()
-        if work.absorb is not None:
-            answer = work.absorb(answer)
+        call = partial(command.function, **work.arguments, **await work.hold.take())
+        answer = await work.hold.run(partial(self._invoke, live, command.kind, call))
         live.complete(answer, has_answer=not (command.streaming and live.start.is_stream))
+
+    async def _invoke(self, live: Live, kind: Kind, call: Callable[[], Any]) -> object:
+        if kind is Kind.ASYNC_GENERATOR:
+            return await self._pump(live, call())
+        if kind is Kind.GENERATOR:
+            return await self._pump_thread(live, call)
+        if kind is Kind.AWAITABLE:
+            return await call()
+        return await ThreadedCall(self._threads, copy_context(), call).result()
 
     async def _pump(self, live: Live, items: AsyncGenerator[Any, None]) -> object:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers

@@ -63,9 +63,12 @@ def read_parameters(function: Callable[..., Any], where: str) -> tuple[Parameter
         signature = inspect.signature(function)
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
-        raise AuthoringError(f"{where}: a type hint names {error.name!r}, which is not defined") from error
-    except (TypeError, ValueError) as error:
-        raise AuthoringError(f"{where}: its signature cannot be read ({error})") from error
+        raise AuthoringError(
+            f"{where}: a type hint names {error.name!r}, which is not defined; import it where the module is "
+            "run, not under TYPE_CHECKING"
+        ) from error
+    except (TypeError, ValueError, AttributeError, SyntaxError) as error:
+        raise AuthoringError(f"{where}: its signature cannot be read ({error}); write a def that calls it") from error
     return tuple(_read(parameter, hints, where) for parameter in signature.parameters.values())
 
 
@@ -78,8 +81,8 @@ def _read(parameter: inspect.Parameter, hints: Mapping[str, Any], where: str) ->
         return Parameter(name, Any, default, is_state=default is None)
     if get_origin(hint) in _STREAMS or hint in _STREAMS:
         return Parameter(name, (get_args(hint) or (Any,))[0], default, is_state=False, is_stream=True)
-    if get_origin(hint) is State:
-        return Parameter(name, get_args(hint)[0], default, is_state=True)
+    if hint is State or get_origin(hint) is State:
+        return Parameter(name, (get_args(hint) or (Any,))[0], default, is_state=True)
     if schema_of(hint) is not None:
         # `text: str = None` is how many authors write an optional input.
         public = Union[hint, None] if default is None else hint  # noqa: UP007 - hint may be no class

@@ -89,4 +89,4 @@ def _import_file(path: Path) -> None:
 
 
 def _project_name(stem: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in stem.lower()) or "project"
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in stem.lower()) or "project"
