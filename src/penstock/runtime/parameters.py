@@ -68,7 +68,8 @@ def read_parameters(function: Callable[..., Any], where: str) -> tuple[Parameter
             "run, not under TYPE_CHECKING"
         ) from error
     except (TypeError, ValueError, AttributeError, SyntaxError) as error:
-        raise AuthoringError(f"{where}: its signature cannot be read ({error}); write a def that calls it") from error
+        fix = "write a def that calls it, with type hints that exist"
+        raise AuthoringError(f"{where}: its signature cannot be read ({error}); {fix}") from error
     return tuple(_read(parameter, hints, where) for parameter in signature.parameters.values())
 
 

@@ -27,6 +27,7 @@ class DaemonThreads:
         self._lock = threading.Lock()
         self._idle = 0
         self._count = 0
+        self._closed = False
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a thread; it handles its own exceptions."""
@@ -41,8 +42,9 @@ class DaemonThreads:
         self._work.put(work)
 
     def close(self) -> None:
-        """Let idle threads end."""
+        """Let idle threads end, and busy ones as soon as they are done."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, 0
         for _ in range(idle):
             self._work.put(None)
@@ -50,7 +52,10 @@ class DaemonThreads:
     def _serve(self) -> None:
         while (work := self._next()) is not None:
             work()
+            del work  # an idle thread must not keep the last call's data alive
             with self._lock:
+                if self._closed:
+                    return
                 self._idle += 1
 
     def _next(self) -> Callable[[], None] | None:
