@@ -117,6 +117,15 @@ class CommandDescription(msgspec.Struct, frozen=True, kw_only=True):
     item_schema: Mapping[str, Any]
 
 
+class WorkflowDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A workflow as ``GET /v2/commands`` shows it; a step is its id and command, a group of steps that run
+    at the same time ``{"parallel": [...]}``."""
+
+    description: str | None = None
+    input_schema: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+
+
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """What a dispatcher serves."""
 
@@ -124,7 +133,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     default_command: str
     commands: Mapping[str, CommandDescription]
-    workflows: Mapping[str, Any] = {}
+    workflows: Mapping[str, WorkflowDescription] = {}
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
