@@ -7,14 +7,15 @@ import difflib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from penstock.calls.admission import Admission
 from penstock.calls.clock import Clock, SystemClock
+from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live, wait_ended
 from penstock.calls.store import CallStore
@@ -31,13 +32,14 @@ from penstock.protocol.dispatch import (
 )
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
 from penstock.runtime import carry
-from penstock.runtime.abort import AbortCallbacks, fire_aborts, owned_by
+from penstock.runtime.abort import AbortCallbacks, fire_aborts
 from penstock.runtime.command import BoundCommand
 from penstock.runtime.context import CallContext
 from penstock.runtime.executor import Executor, Work
-from penstock.runtime.manifest import Manifest, Startup
-from penstock.runtime.runtime import INITIALIZE, Runtime
-from penstock.runtime.state import ProjectState
+from penstock.runtime.manifest import Manifest
+from penstock.runtime.manifest_parts import Startup
+from penstock.runtime.runtime import Runtime
+from penstock.runtime.state import INITIALIZE, Hold, ProjectState
 from penstock.runtime.threads import DaemonThreads, ThreadedCall
 
 _log = logging.getLogger("penstock.app")
@@ -67,6 +69,7 @@ class App:
         self.limits = limits or CallLimits()
         self._clock = clock or SystemClock()
         self._project = project
+        self._runtime = project if isinstance(project, Runtime) else None
         self._manifest = project.manifest if isinstance(project, Runtime) else manifest or Manifest()
         self._aborts = AbortCallbacks()
         self._threads = DaemonThreads()
@@ -76,7 +79,7 @@ class App:
         self._working: set[Live] = set()  # their code runs, also when they have been answered
         self._commands: Mapping[str, BoundCommand] = {}
         self._admissions: dict[str, Admission] = {}
-        self._state = ProjectState({})
+        self._state = ProjectState({}, self._tasks.start)
         self._initialising = asyncio.Lock()
         self._status: Phase = "starting"
         self._phase = "not started"
@@ -92,7 +95,7 @@ class App:
         await self.aclose()
 
     async def start(self) -> None:
-        """Load the project and run its startup commands.
+        """Load the project and run its startup commands; what a failed start has opened is closed again.
 
         Raises:
             AuthoringError: The project has mistakes, or a startup command failed.
@@ -106,6 +109,7 @@ class App:
                 await self._run_startup(step)
         except BaseException:
             self._enter("unhealthy", f"failed: {self._phase}")
+            await self._stop()
             raise
         if self._status == "starting":
             self._enter("healthy", "ready")
@@ -125,15 +129,32 @@ class App:
         await self._cancel_all()
 
     async def aclose(self) -> None:
-        """Cancel what is in flight, stop everything started here, close the state."""
+        """Cancel what is in flight, stop and close everything that was started or opened here."""
         self._enter("draining", "closing")
+        await self._stop()
+
+    async def _stop(self) -> None:
         await self._cancel_all()
         left = await self._tasks.aclose(self.limits.cancel_grace_s)
         if left:
             _log.warning("%d calls do not stop; their threads end with the process", left)
         self._store.close()
         await self._state.aclose()
+        if self._runtime is not None:
+            await self._runtime.aclose()
         self._threads.close()
+
+    # -- what is served ------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> Manifest:
+        """The project's manifest."""
+        return self._manifest
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The names of the commands; none until the project is loaded."""
+        return tuple(self._commands)
 
     # -- Dispatcher ----------------------------------------------------------------------------------
 
@@ -186,30 +207,27 @@ class App:
 
     def _open(self, start: Start, caller: Caller) -> Live:
         command = self._find_command(start.command or self._manifest.default_command)
-        start = msgspec.structs.replace(start, command=command.command.name)
         arguments = command.input.validate(start.input)
+        # An ended call is kept for minutes: not its input too, which may be large, and secret.
+        start = msgspec.structs.replace(start, command=command.command.name, input=b"{}")
         self._refuse_without_state(command)
         self._store.check(caller, start.task_id)
         place = self._admissions[start.command].enter()
-        is_initialize = start.command == INITIALIZE
-        if is_initialize:
+        if start.command == INITIALIZE:
             start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
         live = Live(start, secrets.token_hex(16), caller, clock=self._clock, limits=self.limits)
+        live.inputs = _take_stream(command, arguments, start)
         self._store.add(live)
         context = CallContext(live, asyncio.get_running_loop())
-        live.on_cut(lambda _: self._abort(context))
-        prepare, absorb = (
-            (_nothing, self._state.absorb) if is_initialize else (self._preparing(command), None)
-        )
-        work = Work(live, context, command, arguments, place, prepare, absorb)
+        hold = Hold(self._state, command, arguments, partial(self._ensure_state, command))
+        live.on_cut(lambda _: self._abort(context, hold))
         self._working.add(live)
-        self._tasks.start(self._run(work, is_initialize))
+        self._tasks.start(self._run(Work(live, context, command, arguments, place, hold)))
         return live
 
-    async def _run(self, work: Work, is_initialize: bool) -> None:
+    async def _run(self, work: Work) -> None:
         try:
-            with owned_by(self._aborts) if is_initialize else nullcontext():
-                await self._executor.run(work)
+            await self._executor.run(work)
         finally:
             self._working.discard(work.live)
 
@@ -221,8 +239,8 @@ class App:
             raise CallError(f"no command {name!r}; {hint}", ErrorCode.NOT_FOUND)
         return command
 
-    def _abort(self, context: CallContext) -> None:
-        fire_aborts(self._aborts, context.request_id)
+    def _abort(self, context: CallContext, hold: Hold) -> None:
+        fire_aborts((self._aborts, hold.aborts), context.request_id)
         context.fire_aborts()
 
     # -- state ---------------------------------------------------------------------------------------
@@ -239,15 +257,10 @@ class App:
                 ErrorCode.FAILED_PRECONDITION,
             )
 
-    def _preparing(self, command: BoundCommand) -> Callable[[], Any]:
-        async def prepare() -> dict[str, Any]:
-            if not self._state.initialised and INITIALIZE in self._commands and self._state.lacks(command):
-                await self._initialise_once()
-            return self._state.arguments(command)
-
-        return prepare
-
-    async def _initialise_once(self) -> None:
+    async def _ensure_state(self, command: BoundCommand) -> None:
+        """Run `initialize` if ``command`` needs it and nobody has; those who come meanwhile wait for it."""
+        if INITIALIZE not in self._commands or not self._state.lacks(command):
+            return
         async with self._initialising:
             if not self._state.initialised:
                 try:
@@ -262,15 +275,20 @@ class App:
             return self._project
         self._enter("starting", "importing")
         load = self._project
-        runtime = await ThreadedCall(self._threads, copy_context(), lambda: load(self._aborts)).result()
-        if runtime is None:
+
+        def run() -> None:
+            # Kept at once: who is cancelled while the thread works never sees a result, but must close it.
+            self._runtime = load(self._aborts)
+
+        await ThreadedCall(self._threads, copy_context(), run).result()
+        if self._runtime is None:
             raise PenstockError("the project's loader returned no Runtime")
-        return runtime
+        return self._runtime
 
     def _install(self, runtime: Runtime) -> None:
         self._manifest = runtime.manifest
         self._commands = runtime.bound_commands()
-        self._state = ProjectState(self._commands)
+        self._state = ProjectState(self._commands, self._tasks.start)
         for name, bound in self._commands.items():
             command = bound.command
             self._admissions[name] = Admission(
@@ -306,5 +324,14 @@ class App:
         self._status, self._phase, self._phase_began = status, phase, self._clock.monotonic()
 
 
-async def _nothing() -> dict[str, Any]:
-    return {}
+def _take_stream(command: BoundCommand, arguments: dict[str, Any], start: Start) -> InputStream | None:
+    """Put an input stream in the place of the items that came with the request."""
+    parameter = command.input.stream
+    if parameter is None:
+        return None
+    stream = InputStream(parameter.name, command.input.check_item)
+    stream.preload(arguments.get(parameter.name, []))
+    if not start.more_input:
+        stream.end()
+    arguments[parameter.name] = stream
+    return stream

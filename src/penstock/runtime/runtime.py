@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from penstock.errors import AuthoringError
+from penstock.runtime.closing import close
 from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
 from penstock.runtime.manifest import Manifest, load_manifest
+from penstock.runtime.state import CLEANUP, INITIALIZE, drop_state
 
 F = TypeVar("F", bound=Function)
 
 DEFINITION = "__penstock_command__"
-INITIALIZE = "initialize"
 
 # The folder whose entrypoint is being imported, and the runtimes made meanwhile.
 project_folder: ContextVar[Path | None] = ContextVar("penstock_project_folder", default=None)
@@ -39,6 +40,7 @@ class Runtime:
             manifest = load_manifest(_locate(Path(manifest), sys._getframe(1).f_code.co_filename))
         self.manifest = manifest or Manifest()
         self._commands: dict[str, Command] = {}
+        self._closers: list[Callable[[], object]] = []
         made = runtimes_made.get()
         if made is not None:
             made.append(self)
@@ -69,12 +71,27 @@ class Runtime:
         """Make a function that yields items a command; arguments and errors as for ``command``."""
         return self._decorator(name, streaming=True, concurrency=concurrency, queue=queue)
 
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Have ``callback()`` called once when the app stops, after the state is closed; it may be async.
+
+        The last one registered is called first.
+        """
+        self._closers.append(callback)
+
+    async def aclose(self) -> None:
+        """Call what ``on_close`` registered; an exception is logged."""
+        while self._closers:
+            closer = self._closers.pop()
+            await close(repr(closer), closer)
+
     def bound_commands(self) -> Mapping[str, BoundCommand]:
         """Return the commands with their parameters told apart.
 
         Raises:
             AuthoringError: The project as a whole does not fit together.
         """
+        if INITIALIZE in self._commands and CLEANUP not in self._commands:
+            self.command(CLEANUP)(drop_state)
         names = frozenset(self.manifest.state)
         bound = {name: bind(command, names) for name, command in self._commands.items()}
         for step in self.manifest.startup:
