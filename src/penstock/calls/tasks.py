@@ -20,12 +20,18 @@ class TaskOwner:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, work: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
-        """Run ``work`` on the running loop; an exception it ends with is logged."""
+    def start(
+        self, work: Coroutine[Any, Any, Any], *, name: str | None = None, awaited: bool = False
+    ) -> asyncio.Task[Any]:
+        """Run ``work`` on the running loop; an exception it ends with is logged.
+
+        Args:
+            awaited: Whoever starts it awaits it and handles its exception, which is then not logged.
+        """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         # An empty context: a task lives longer than whatever happened to start it.
-        task.add_done_callback(self._ended, context=_EMPTY)
+        task.add_done_callback(self._tasks.discard if awaited else self._ended, context=_EMPTY)
         return task
 
     async def aclose(self, timeout_s: float | None = None) -> int:

@@ -1,1 +1,47 @@
-"""The `penstock` command, one file per verb."""
+"""The `penstock` command, one file per verb.
+
+Whatever a verb needs is imported when it runs, so that `penstock --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli.call import call
+from penstock.cli.pull import pull
+from penstock.cli.run import run
+from penstock.cli.schema import schema
+
+app = typer.Typer(
+    name="penstock",
+    help="Serve a model as a stream.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (run, call, pull, schema):
+    app.command()(verb)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"penstock {version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serve a model as a stream."""
+
+
+def main() -> None:
+    """Run the command that the process's arguments name."""
+    app()

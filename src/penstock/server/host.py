@@ -172,8 +172,9 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]  # less the address, said before
         raise PenstockError(
-            f"{host}:{port} cannot be listened on ({error.strerror}); "
+            f"{host}:{port} cannot be listened on ({reason}); "
             f"stop what uses it, or choose another with {flag}"
         ) from error
 

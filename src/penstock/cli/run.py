@@ -1,0 +1,103 @@
+"""`penstock run`: serve a project, or an engine without one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.exits import Exit, fail
+from penstock.cli.failure import describe_failure
+from penstock.cli.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from penstock.runtime.app import App
+    from penstock.server.settings import ServerSettings
+
+Project = Annotated[
+    Path | None, typer.Argument(exists=True, help="A folder with manifest.yml, or a .py file.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(envvar="PENSTOCK_ENGINE", help="Serve a model with no code, such as llamacpp:smollm2-135m."),
+]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.  [env: PENSTOCK_HOST; 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.  [env: PENSTOCK_PORT; 8000]")]
+WsPort = Annotated[
+    int | None,
+    typer.Option(
+        help="A second port, for WebSocket.  [env: PENSTOCK_WS_PORT; 8765 if free, none with --port 0]"
+    ),
+]
+
+
+def run(
+    project: Project = None,
+    engine: Engine = None,
+    host: Host = None,
+    port: Port = None,
+    ws_port: WsPort = None,
+) -> None:
+    """Serve a project, or an engine that needs none, until Ctrl-C."""
+    if project is None and engine is None:
+        fail("name a project folder, or an engine with --engine llamacpp:smollm2-135m", Exit.USAGE)
+    log_to_stderr()
+    settings = _settings(host=host, port=port, ws_port=ws_port)
+    try:
+        was_ready = _serve(project, engine, settings)
+    except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
+        fail(describe_failure(error, project))
+    if not was_ready:
+        fail("stopped before it was ready", Exit.INTERRUPTED)
+
+
+def _settings(**flags: str | int | None) -> ServerSettings:
+    from pydantic import ValidationError
+
+    from penstock.server.settings import ServerSettings
+
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return ServerSettings(**given)
+    except ValidationError as error:
+        faults = (f"{_spell(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors())
+        fail("; ".join(faults), Exit.USAGE)
+
+
+def _spell(setting: str) -> str:
+    return f"{setting} (--{setting.replace('_', '-')} or PENSTOCK_{setting.upper()})"
+
+
+def _serve(project: Path | None, engine: str | None, settings: ServerSettings) -> bool:
+    """Serve until stopped; returns whether calls were ever accepted."""
+    from penstock.compose import build_app
+    from penstock.server.host import Host
+
+    app = build_app(project, engine, settings)
+    addresses: list[str] = []
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        print(_ready_line(app, address), flush=True)
+
+    _run(Host(app, settings, ready).serve())
+    return bool(addresses)
+
+
+def _ready_line(app: App, address: str) -> str:
+    commands = ", ".join(app.commands) or "none"
+    return f"{app.manifest.name} {app.manifest.version} ready on {address} · commands: {commands}"
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    if sys.platform == "win32":
+        import asyncio
+
+        asyncio.run(work)
+    else:
+        import uvloop
+
+        uvloop.run(work)

@@ -1,0 +1,174 @@
+"""Joins what may not know each other: a project or an engine becomes an ``App`` that a server can host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+from pydantic import Field, GetPydanticSchema, PositiveInt
+from typing_extensions import TypedDict
+
+from penstock import engines
+from penstock.calls.limits import CallLimits
+from penstock.engines.base import Engine, raise_if_failed, report_metrics
+from penstock.errors import AuthoringError, CallError, ErrorCode
+from penstock.protocol.events import EngineEnd, EngineEvent
+from penstock.protocol.inference import Request, StreamEvent, request_to_engine
+from penstock.protocol.openai import ChatMessage
+from penstock.runtime.abort import AbortCallbacks
+from penstock.runtime.app import App
+from penstock.runtime.context import current_call
+from penstock.runtime.manifest import Manifest
+from penstock.runtime.project import import_project, read_project
+from penstock.runtime.runtime import Runtime
+from penstock.server.settings import ServerSettings
+
+STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
+"""Set to ``true`` before a project is imported (streaming mode guide, Command Execution)."""
+
+Temperature: TypeAlias = Annotated[float, Field(ge=0, le=2)]
+TopP: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+EventItem: TypeAlias = Annotated[
+    EngineEvent, GetPydanticSchema(lambda _, handler: handler.generate_schema(StreamEvent))
+]
+
+
+class TextItem(TypedDict):
+    """A piece of an answer, as text commands yield it: all so far, the new part, whether that is all."""
+
+    text: str
+    chunk: str
+    finished: bool
+
+
+def build_app(project: Path | None, engine: str | None, settings: ServerSettings) -> App:
+    """Return the app of a project, of an engine, or of a project with an engine's commands beside its own.
+
+    The project is imported and the engine opened when the app starts.
+
+    Args:
+        project: A folder with manifest.yml, or a Python file.
+        engine: An engine spec, instead of the one the manifest names.
+        settings: Where the bounds on calls are taken from.
+
+    Raises:
+        AuthoringError: There is no project there, or its manifest has mistakes.
+    """
+    manifest, entrypoint = (Manifest(), None) if project is None else read_project(project)
+
+    def load(owner: AbortCallbacks) -> Runtime:
+        os.environ[STREAMING_MODE] = "true"
+        runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, owner)
+        spec = engine or runtime.manifest.engine
+        if spec is not None:
+            serve_engine(runtime, engines.open(spec))
+        return runtime
+
+    return App(load, manifest=manifest, limits=CallLimits(drain_s=settings.drain_s))
+
+
+def serve_engine(runtime: Runtime, engine: Engine) -> None:
+    """Give a runtime the commands that an engine serves with no code: ``predict``, ``chat``, ``generate``.
+
+    A name the author has taken stays the author's.  The engine is closed when the app stops.
+    """
+    runtime.on_close(engine.aclose)
+    commands = EngineCommands(engine)
+    for function in (commands.predict, commands.chat, commands.generate):
+        if function.__name__ not in runtime.commands:
+            # More at once would only wait inside the engine, where nobody sees their place in the queue.
+            runtime.streaming_command(function.__name__, concurrency=engine.capacity)(function)
+
+
+class EngineCommands:
+    """The commands of one engine; their signatures are the inputs callers may send."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def predict(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        max_tokens: PositiveInt = 256,
+        temperature: Temperature | None = None,
+        top_p: TopP | None = None,
+        stop: str | list[str] | None = None,
+    ) -> AsyncIterator[TextItem]:
+        """Answer a prompt piece by piece."""
+        pieces = self._engine.stream_text(
+            prompt,
+            system_prompt=system_prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+        )
+        async with aclosing(_growing(pieces)) as items:
+            async for item in items:
+                yield item
+
+    async def chat(
+        self,
+        messages: Annotated[list[ChatMessage], Field(min_length=1)],
+        max_tokens: PositiveInt = 256,
+        temperature: Temperature | None = None,
+        top_p: TopP | None = None,
+        stop: str | list[str] | None = None,
+    ) -> AsyncIterator[TextItem]:
+        """Continue a conversation piece by piece."""
+        pieces = self._engine.chat(
+            [message.model_dump(exclude_none=True) for message in messages],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+        )
+        async with aclosing(_growing(pieces)) as items:
+            async for item in items:
+                yield item
+
+    async def generate(self, request: Request) -> AsyncIterator[EventItem]:
+        """Answer a typed request with its events: start, deltas, end (protocol v0.1, StreamEvent).
+
+        The events carry this server's request id, which is unique across callers; `trace_id` is the
+        caller's own.
+        """
+        asked = msgspec.structs.replace(request_to_engine(request), request_id=current_call().request_id)
+        async with aclosing(self._engine.generate(asked)) as events:
+            async for event in events:
+                yield event
+                if type(event) is EngineEnd:
+                    report_metrics(event.metrics)
+                    raise_if_failed(event)
+                    return
+        raise CallError(
+            f"{self._engine.engine_id} ended its stream without an end event; the answer may be incomplete",
+            ErrorCode.UPSTREAM_FAILED,
+        )
+
+
+async def _growing(pieces: AsyncGenerator[str, None]) -> AsyncGenerator[TextItem, None]:
+    text = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            text += piece
+            yield {"text": text, "chunk": piece, "finished": False}
+    yield {"text": text, "chunk": "", "finished": True}
+
+
+def _import(entrypoint: Path, manifest: Manifest, owner: AbortCallbacks) -> Runtime:
+    try:
+        runtime = import_project(entrypoint, owner)
+    except SystemExit as error:
+        # Carried into the event loop it would end the server, with the status the project chose.
+        raise AuthoringError(
+            f"{entrypoint} called sys.exit({error.code!r}) while it was imported; remove that"
+        ) from error
+    if runtime.manifest == Manifest():
+        runtime.manifest = manifest
+    return runtime
