@@ -34,6 +34,11 @@ class TaskOwner:
         task.add_done_callback(self._tasks.discard if awaited else self._ended, context=_EMPTY)
         return task
 
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until every task has ended, at most ``timeout_s`` seconds; none is cancelled."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
+
     async def aclose(self, timeout_s: float | None = None) -> int:
         """Cancel every task and wait until they have ended, at most ``timeout_s`` seconds; returns how many
         have not (they wait for threads that cannot be interrupted)."""

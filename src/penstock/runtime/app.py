@@ -41,6 +41,7 @@ from penstock.runtime.manifest_parts import Startup
 from penstock.runtime.runtime import Runtime
 from penstock.runtime.state import INITIALIZE, Hold, ProjectState
 from penstock.runtime.threads import DaemonThreads, ThreadedCall
+from penstock.runtime.watchdog import Watchdog
 
 _log = logging.getLogger("penstock.app")
 
@@ -76,10 +77,12 @@ class App:
         self._executor = Executor(self._clock, self._threads)
         self._store = CallStore(self.limits, self._clock)
         self._tasks = TaskOwner()
+        self._retiring = TaskOwner()  # old states, until they are closed
+        self._watchdog: Watchdog | None = None
         self._working: set[Live] = set()  # their code runs, also when they have been answered
         self._commands: Mapping[str, BoundCommand] = {}
         self._admissions: dict[str, Admission] = {}
-        self._state = ProjectState({}, self._tasks.start)
+        self._state = ProjectState({}, self._retiring.start)
         self._initialising = asyncio.Lock()
         self._status: Phase = "starting"
         self._phase = "not started"
@@ -138,6 +141,10 @@ class App:
         left = await self._tasks.aclose(self.limits.cancel_grace_s)
         if left:
             _log.warning("%d calls do not stop; their threads end with the process", left)
+        await self._retiring.settle(self.limits.cancel_grace_s)
+        await self._retiring.aclose()
+        if self._watchdog is not None:
+            self._watchdog.close()
         self._store.close()
         await self._state.aclose()
         if self._runtime is not None:
@@ -222,6 +229,8 @@ class App:
         hold = Hold(self._state, command, arguments, partial(self._ensure_state, command))
         live.on_cut(lambda _: self._abort(context, hold))
         self._working.add(live)
+        if self._watchdog is not None:
+            self._watchdog.wake()
         self._tasks.start(self._run(Work(live, context, command, arguments, place, hold)))
         return live
 
@@ -230,6 +239,8 @@ class App:
             await self._executor.run(work)
         finally:
             self._working.discard(work.live)
+            if self._watchdog is not None and not self._working:
+                self._watchdog.rest()
 
     def _find_command(self, name: str) -> BoundCommand:
         command = self._commands.get(name)
@@ -288,7 +299,9 @@ class App:
     def _install(self, runtime: Runtime) -> None:
         self._manifest = runtime.manifest
         self._commands = runtime.bound_commands()
-        self._state = ProjectState(self._commands, self._tasks.start)
+        self._state = ProjectState(self._commands, self._retiring.start)
+        on_the_loop = [c.command for c in self._commands.values() if not c.command.kind.blocking]
+        self._watchdog = Watchdog(on_the_loop) if on_the_loop else None
         for name, bound in self._commands.items():
             command = bound.command
             self._admissions[name] = Admission(

@@ -1,0 +1,101 @@
+"""Finds commands that hold the event loop.
+
+An `async def` that blocks stops every other call, the probes too, and nothing tells whose fault it is.  A
+thread asks the loop for a sign of life while calls are in flight; when none comes it looks at what the loop's
+thread is doing and names the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from types import CodeType, FrameType
+
+from penstock.runtime.command import Command
+from penstock.runtime.threads import tell
+
+_log = logging.getLogger("penstock.watchdog")
+
+HELD_S = 0.1  # held this long, a loop is worth a warning
+PAUSE_S = 0.05  # between two looks
+AGAIN_S = 10.0  # one warning per command in this time
+
+
+class Watchdog:
+    """Watches one event loop while it is busy.
+
+    Args:
+        commands: Those that run on the loop.
+        held_s: Warn after this many seconds.
+    """
+
+    def __init__(self, commands: Iterable[Command], held_s: float = HELD_S) -> None:
+        self._names = {code: command.name for command in commands if (code := _code(command)) is not None}
+        self._held_s = held_s
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._busy = threading.Event()
+        self._alive = threading.Event()
+        self._closed = False
+        self._warned: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._watch, name="penstock-watchdog", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Watch from now on, until ``rest``."""
+        if not self._busy.is_set():
+            self._busy.set()
+
+    def rest(self) -> None:
+        """Stop watching: nothing is in flight."""
+        self._busy.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._busy.set()
+        self._alive.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while self._busy.wait() and not self._closed:
+            self._alive.clear()
+            tell(self._loop, self._alive.set)
+            if not self._alive.wait(self._held_s):
+                self._warn(time.monotonic() - self._held_s)
+                self._alive.wait()
+            time.sleep(PAUSE_S)
+
+    def _warn(self, since: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        place, name = self._find(frame)
+        if name is None or time.monotonic() - self._warned.get(name, -AGAIN_S) < AGAIN_S:
+            return
+        self._warned[name] = time.monotonic()
+        _log.warning(
+            "command %r has held the event loop for %d ms at %s: every other call waits meanwhile. "
+            "Await what takes long, or set `isolation: thread` for the command.",
+            name,
+            (time.monotonic() - since) * 1000,
+            place,
+        )
+
+    def _find(self, frame: FrameType | None) -> tuple[str, str | None]:
+        """Return where the loop's thread is, and the command that brought it there."""
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "an unknown place"
+        while frame is not None:
+            name = self._names.get(frame.f_code)
+            if name is not None:
+                return f"{frame.f_code.co_filename}:{frame.f_lineno}", name
+            frame = frame.f_back
+        return place, None
+
+
+def _code(command: Command) -> CodeType | None:
+    function = getattr(command.function, "func", command.function)
+    code = getattr(function, "__code__", None)
+    return code if isinstance(code, CodeType) else None
