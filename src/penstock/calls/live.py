@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.calls.budgets import NO_BUDGETS, Budgets, BudgetWatch
 from penstock.calls.clock import Clock, Timer
 from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
@@ -25,10 +26,12 @@ from penstock.protocol.messages import (
     CancelTimes,
     FrameWriter,
     Note,
+    OnDisconnect,
     Start,
     decode_frame,
     encode_metrics,
 )
+from penstock.protocol.steps import WorkflowWriter
 
 _log = logging.getLogger("penstock.calls")
 
@@ -42,10 +45,18 @@ class Live:
         caller: Who opened it.
         clock: Tells the time.
         limits: Bounds on its memory and its cancel.
+        budgets: Bounds on its times, besides ``start.timeout_s``.
     """
 
     def __init__(
-        self, start: Start, request_id: str, caller: Caller, *, clock: Clock, limits: CallLimits
+        self,
+        start: Start,
+        request_id: str,
+        caller: Caller,
+        *,
+        clock: Clock,
+        limits: CallLimits,
+        budgets: Budgets = NO_BUDGETS,
     ) -> None:
         self.start = start
         self.caller = caller
@@ -71,9 +82,10 @@ class Live:
         self._engine_metrics: Mapping[str, Any] = {}
         self._on_cut: list[Callable[[CancelReason], None]] = []
         self._on_end: list[Callable[[Live], None]] = []
-        writer = FrameWriter(start.form, start.command, self.task_id, request_id)
-        self.log = CallLog(writer, self.accepted_at)
+        self._spent: tuple[str, float | None] = ("total", start.timeout_s)
+        self.log = CallLog(_writer(start, self.task_id, request_id), self.accepted_at)
         self.readers = Readers(self.log, limits.window, self._readers_gone)
+        self._watch = BudgetWatch(budgets, clock, self.log, self.readers, self._items, self._overspent)
         if start.timeout_s is not None:
             self._later("deadline", start.timeout_s, lambda: self.cancel(CancelReason.DEADLINE))
 
@@ -122,6 +134,7 @@ class Live:
             task_id=self.task_id,
             request_id=self.request_id,
             command=self.start.command,
+            workflow_id=self.start.workflow_id,
             status=self.state.label,
             accepted_at=self.accepted_at,
             started_at=self.started_at,
@@ -139,12 +152,11 @@ class Live:
     def metrics(self) -> dict[str, Any]:
         """Return the call's own times (milliseconds), then what an engine measured."""
         now = self._clock.monotonic() if self._finished is None else self._finished
-        items = self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
         started = now if self._started is None else self._started
         own = {
             "queue_ms": _ms(started - self._accepted),
             "total_ms": _ms(now - self._accepted),
-            "items": items,
+            "items": self._items(),
         }
         if self._first_item is not None:
             own["ttft_ms"] = _ms(self._first_item - self._accepted)
@@ -160,6 +172,7 @@ class Live:
         """Say that the author's code starts now."""
         self.started_at = self._clock.wall()
         self._started = self._clock.monotonic()
+        self._watch.started()
 
     async def breathe(self) -> None:
         """Let the event loop turn, and wait while the producer is a window ahead of its readers.
@@ -171,6 +184,7 @@ class Live:
             self._first_item = self._clock.monotonic()
         self.trim()
         await self.readers.room()
+        self._watch.released()
 
     def trim(self) -> None:
         """Forget the oldest frames past the kept size, but none that the fastest reader has not had."""
@@ -179,8 +193,8 @@ class Live:
     def note(self, kind: Note, about: Mapping[str, Any]) -> None:
         """Append a note, if the caller asked for notes and the call goes on."""
         if self.start.notes and self.log.ending is None:
-            self.log.note(kind, about, self._clock.wall())
             self._notes += 1
+            self.log.note(kind, about, self._clock.wall())
 
     def report_metrics(self, metrics: EventMetrics) -> None:
         """Put an engine's measurements into the terminal frame; the last report counts."""
@@ -245,7 +259,7 @@ class Live:
         """Say that the work of this call has really stopped."""
         if self.stuck:
             self.stuck = False
-            _log.warning("call %s of %s has stopped at last", self.request_id, self.start.command)
+            _log.warning("call %s of %s has stopped at last", self.request_id, self.start.target)
 
     def _give_up(self) -> None:
         """Answer a cancelled call whose code does not stop; its permit stays taken until it does."""
@@ -253,15 +267,17 @@ class Live:
         _log.warning(
             "call %s of %s still runs %g s after its cancel; it is answered, and its permit stays taken",
             self.request_id,
-            self.start.command,
+            self.start.target,
             self._limits.cancel_grace_s,
         )
         self.end_cut()
 
     def _cut_error(self, reason: CancelReason) -> CallError:
         if reason is CancelReason.DEADLINE:
-            message = f"{self.start.command} took longer than its total budget of {self.start.timeout_s:g} s"
-            details = [{"budget": "total", "limit_s": self.start.timeout_s}]
+            budget, limit_s = self._spent
+            name = budget.replace("_", " ")
+            message = f"{self.start.target} took longer than its {name} budget of {limit_s:g} s"
+            details = [{"budget": budget, "limit_s": limit_s}]
             return CallError(message, ErrorCode.DEADLINE_EXCEEDED, details=details)
         what = "the server is shutting down" if reason is CancelReason.DRAIN else "the runner was lost"
         return CallError(f"{what}; try again", ErrorCode.UNAVAILABLE, retry_after_s=1)
@@ -283,12 +299,21 @@ class Live:
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
+            self._watch.close()
             for ended in self._on_end:
                 ended(self)
         return won
 
+    def _items(self) -> int:
+        return self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
+
+    def _overspent(self, budget: str, limit_s: float) -> None:
+        if self.cancel_reason is None:
+            self._spent = (budget, limit_s)
+        self.cancel(CancelReason.DEADLINE)
+
     def _readers_gone(self) -> None:
-        grace_s = self.start.on_disconnect.grace_s
+        grace_s = (self.start.on_disconnect or OnDisconnect()).grace_s
         if self.log.ending is not None or grace_s is None:
             return
         if grace_s == 0:
@@ -314,6 +339,12 @@ class Live:
             if frame.data is not msgspec.UNSET and frame.status != "progress":
                 return msgspec.Raw(msgspec.json.encode(frame.data))
         return None
+
+
+def _writer(start: Start, task_id: str, request_id: str) -> FrameWriter:
+    if start.workflow_id is not None:
+        return WorkflowWriter(start.workflow_id, task_id, request_id)
+    return FrameWriter(start.form, start.command, task_id, request_id)
 
 
 def _ms(seconds: float) -> float:

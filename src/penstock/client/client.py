@@ -81,7 +81,7 @@ class AsyncClient:
         *,
         task_id: str | None = None,
         timeout_s: float | None = None,
-        on_disconnect: object = "cancel",
+        on_disconnect: object = None,
         output_config: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
         **named: Any,
@@ -97,7 +97,7 @@ class AsyncClient:
             task_id: A name for the call, by which it can be cancelled and read again.
             timeout_s: Total budget in seconds.
             on_disconnect: What becomes of the call when this caller leaves: ``"cancel"``, ``"continue"`` or
-                ``{"grace_s": seconds}``.
+                ``{"grace_s": seconds}``; without it what the command's settings say, else ``"cancel"``.
             output_config: Passed to the command as it is.
             correlation_id: `X-Request-Id`; invented if absent.
             **named: More input.
@@ -127,7 +127,7 @@ class AsyncClient:
         *,
         task_id: str | None = None,
         timeout_s: float | None = None,
-        on_disconnect: object = "cancel",
+        on_disconnect: object = None,
         output_config: Mapping[str, Any] | None = None,
         notes: bool = False,
         correlation_id: str | None = None,
@@ -220,6 +220,6 @@ class AsyncClient:
             output_config=output_config or {},
             is_stream=is_stream,
             notes=notes,
-            on_disconnect=OnDisconnect.parse(on_disconnect),
+            on_disconnect=None if on_disconnect is None else OnDisconnect.parse(on_disconnect),
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
         )

@@ -15,7 +15,7 @@ from penstock.client.transport import Reply, ServerHealth, Task
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, MAX_FRAME, NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.dispatch import CancelOutcome, CommandDescription
-from penstock.protocol.messages import Frame, OnDisconnect, Start, decode_frame
+from penstock.protocol.messages import Frame, Start, decode_frame
 
 StreamForm = Literal["ndjson", "sse"]
 
@@ -237,7 +237,7 @@ def _body(start: Start) -> bytes:
         fields["task_id"] = start.task_id
     if start.notes:
         fields["notes"] = True
-    if start.on_disconnect != OnDisconnect():
+    if start.on_disconnect is not None:
         grace_s = start.on_disconnect.grace_s
         fields["on_disconnect"] = "continue" if grace_s is None else {"grace_s": grace_s}
     if start.timeout_s is not None:

@@ -93,7 +93,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     task_id: str
     request_id: str
-    command: str
+    command: str = ""  # one of these two
+    workflow_id: str | None = None
     status: str
     accepted_at: float
     next_seq: int

@@ -71,9 +71,10 @@ def _is_number(value: object) -> bool:
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to run one command once.
+    """A request to run one command, or the workflow that ``workflow_id`` names, once.
 
-    An empty ``command`` is the dispatcher's default one; ``input`` is the JSON text of an object, so that
+    An empty ``command`` is the dispatcher's default one; without ``on_disconnect`` what runs decides;
+    ``input`` is the JSON text of an object, so that
     every way in is validated alike; ``timeout_s`` is the whole call's budget in seconds; ``more_input`` says
     that items for a command that takes a stream follow in messages of their own.
 
@@ -82,13 +83,14 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     command: str = ""
+    workflow_id: str | None = None
     input: bytes = b"{}"
     form: WireForm = WireForm.V2
     task_id: str | None = None
     output_config: Mapping[str, Any] = {}
     is_stream: bool = False
     notes: bool = False
-    on_disconnect: OnDisconnect = OnDisconnect()
+    on_disconnect: OnDisconnect | None = None
     timeout_s: float | None = None
     more_input: bool = False
 
@@ -105,6 +107,11 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
                 ErrorCode.INVALID_ARGUMENT,
                 details=[{"path": ["timeout"], "reason": "range"}],
             )
+
+    @property
+    def target(self) -> str:
+        """The name of what is to run."""
+        return self.command if self.workflow_id is None else self.workflow_id
 
 
 class CancelTimes(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,6 +131,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timestamp: float = 0.0
     version: str | None = None
     command: str | None = None
+    workflow_id: str | None = None
+    step: str | None = None
     task_id: str | None = None
     seq: int | None = None
     request_id: str | None = None

@@ -53,7 +53,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
             output_config=self.output_config or {},
             is_stream=stream if self.is_stream is None else self.is_stream,
             notes=bool(self.notes),
-            on_disconnect=OnDisconnect.parse("cancel" if self.on_disconnect is None else self.on_disconnect),
+            on_disconnect=None if self.on_disconnect is None else OnDisconnect.parse(self.on_disconnect),
             timeout_s=timeout_s if self.timeout is None else self.timeout,
             more_input=more_input,
         )
