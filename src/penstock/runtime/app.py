@@ -21,6 +21,7 @@ from penstock.calls.live import Live, wait_ended
 from penstock.calls.store import CallStore
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
+from penstock.protocol.call import State
 from penstock.protocol.dispatch import (
     LOCAL,
     Caller,
@@ -83,7 +84,7 @@ class App:
         self._commands: Mapping[str, BoundCommand] = {}
         self._admissions: dict[str, Admission] = {}
         self._state = ProjectState({}, self._retiring.start)
-        self._initialising = asyncio.Lock()
+        self._initialising: Live | None = None
         self._status: Phase = "starting"
         self._phase = "not started"
         self._began = self._phase_began = self._clock.monotonic()
@@ -141,6 +142,8 @@ class App:
         left = await self._tasks.aclose(self.limits.cancel_grace_s)
         if left:
             _log.warning("%d calls do not stop; their threads end with the process", left)
+            self._threads.abandon()
+            await self._tasks.aclose(self.limits.cancel_grace_s)
         await self._retiring.settle(self.limits.cancel_grace_s)
         await self._retiring.aclose()
         if self._watchdog is not None:
@@ -270,14 +273,14 @@ class App:
 
     async def _ensure_state(self, command: BoundCommand) -> None:
         """Run `initialize` if ``command`` needs it and nobody has; those who come meanwhile wait for it."""
-        if INITIALIZE not in self._commands or not self._state.lacks(command):
+        if INITIALIZE not in self._commands or self._state.initialised or not self._state.lacks(command):
             return
-        async with self._initialising:
-            if not self._state.initialised:
-                try:
-                    await self._run_startup(Startup(command=INITIALIZE))
-                except AuthoringError as error:
-                    raise CallError(str(error), ErrorCode.FAILED_PRECONDITION) from error
+        live = self._initialising
+        if live is None or live.ending is not None:
+            live = self._initialising = self._open(Start(command=INITIALIZE), LOCAL)
+        await wait_ended(live)
+        if (fault := _fault(live)) is not None:
+            raise CallError(f"{INITIALIZE} did not complete: {fault}", ErrorCode.FAILED_PRECONDITION)
 
     # -- inside --------------------------------------------------------------------------------------
 
@@ -315,8 +318,8 @@ class App:
         except CallError as error:
             raise AuthoringError(f"{step.command} could not start: {error.message}") from error
         await wait_ended(live)
-        if live.ending is not None and live.ending.error is not None:
-            raise AuthoringError(f"{step.command} did not complete: {live.ending.error.message}")
+        if (fault := _fault(live)) is not None:
+            raise AuthoringError(f"{step.command} did not complete: {fault}")
 
     async def _until_idle(self, over: asyncio.Event) -> None:
         for live in self._store.live():
@@ -335,6 +338,14 @@ class App:
 
     def _enter(self, status: Phase, phase: str) -> None:
         self._status, self._phase, self._phase_began = status, phase, self._clock.monotonic()
+
+
+def _fault(live: Live) -> str | None:
+    """Return why an ended call did not complete; None if it did."""
+    ending = live.ending
+    if ending is None or ending.state is State.COMPLETED:
+        return None
+    return "it was cancelled" if ending.error is None else ending.error.message
 
 
 def _take_stream(command: BoundCommand, arguments: dict[str, Any], start: Start) -> InputStream | None:

@@ -117,8 +117,9 @@ class ProjectState:
             return {"state": []}
 
     async def aclose(self) -> None:
-        """Clean up and close the state in force."""
+        """Clean up and close the state in force, also if a call that does not stop still holds it."""
         old, self.current = self.current, Initialised()
+        old.idle.set()
         await self._clean_and_close(old)
 
     def _swap(self, new: Initialised) -> None:
@@ -140,7 +141,9 @@ class ProjectState:
         return dict(values)
 
     def _refuse_public(self, names: Iterable[str]) -> None:
-        for command in self._commands.values():
+        for name, command in self._commands.items():
+            if name == INITIALIZE:
+                continue  # `initialize(model="small")` may well return the model
             clash = command.input.names.intersection(names)
             if clash:
                 raise CommandError(

@@ -27,6 +27,7 @@ class DaemonThreads:
         self._lock = threading.Lock()
         self._idle = 0
         self._count = 0
+        self._under_way: set[ThreadedCall[Any]] = set()
         self._closed = False
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -48,6 +49,17 @@ class DaemonThreads:
             idle, self._idle = self._idle, 0
         for _ in range(idle):
             self._work.put(None)
+
+    def abandon(self) -> None:
+        """Stop waiting for threads that do not stop; they end with the process.  Called on the event loop,
+        when the app closes: a task that waited on would keep the loop from ending."""
+        for call in tuple(self._under_way):
+            call.abandon()
+
+    def began(self, call: ThreadedCall[Any]) -> None:
+        """Count ``call`` in until it has stopped."""
+        self._under_way.add(call)
+        call.stopped.add_done_callback(lambda _: self._under_way.discard(call))
 
     def _serve(self) -> None:
         while (work := self._next()) is not None:
@@ -86,6 +98,7 @@ class ThreadedCall(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
         threads.submit(lambda: context.run(self._run))
+        threads.began(self)
 
     async def result(self) -> T | None:
         """Wait until the thread has stopped, however often this task is cancelled meanwhile.
@@ -112,6 +125,11 @@ class ThreadedCall(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - carried to the task that waits for it
             self._error = error
         tell(self._loop, self._stop)
+
+    def abandon(self) -> None:
+        """Let whoever waits go on; the thread still runs."""
+        self._error = asyncio.CancelledError("its thread does not stop")
+        self._stop()
 
     def _stop(self) -> None:
         if not self.stopped.done():
