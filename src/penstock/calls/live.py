@@ -84,7 +84,7 @@ class Live:
         self._on_end: list[Callable[[Live], None]] = []
         self._spent: tuple[str, float | None] = ("total", start.timeout_s)
         self.log = CallLog(_writer(start, self.task_id, request_id), self.accepted_at)
-        self.readers = Readers(self.log, limits.window, self._readers_gone)
+        self.readers = Readers(self.log, limits.window, limits.kept_per_call, self._readers_gone)
         self._watch = BudgetWatch(budgets, clock, self.log, self.readers, self._items, self._overspent)
         if start.timeout_s is not None:
             self._later("deadline", start.timeout_s, lambda: self.cancel(CancelReason.DEADLINE))
@@ -187,8 +187,8 @@ class Live:
         self._watch.released()
 
     def trim(self) -> None:
-        """Forget the oldest frames past the kept size, but none that the fastest reader has not had."""
-        self.log.trim(max(self._limits.kept_per_call, self.readers.unread))
+        """Forget the oldest frames past the kept size."""
+        self.readers.trim()
 
     def note(self, kind: Note, about: Mapping[str, Any]) -> None:
         """Append a note, if the caller asked for notes and the call goes on."""

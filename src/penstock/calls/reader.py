@@ -22,13 +22,15 @@ class Readers:
     Args:
         log: What they read.
         window: Bytes the producer may be ahead of the fastest of them.
+        kept: Bytes of frames to keep for those who come back.
         all_gone: Called when the last one has detached.
     """
 
-    def __init__(self, log: CallLog, window: int, all_gone: Callable[[], None]) -> None:
+    def __init__(self, log: CallLog, window: int, kept: int, all_gone: Callable[[], None]) -> None:
         self.full_at = window  # the producer must call ``room`` once the log's size reaches this
         self._log = log
         self._window = window
+        self._kept = kept
         self._all_gone = all_gone
         self._attached: list[WindowedReader] = []
         self._room: asyncio.Future[None] | None = None
@@ -81,9 +83,16 @@ class Readers:
         front = max((reader.position for reader in self._attached), default=sys.maxsize)
         return max(0, self._log.size - front)
 
+    def trim(self) -> None:
+        """Forget the oldest frames past the kept size, but none that the fastest reader has not had."""
+        self._log.trim(max(self._kept, self.unread))
+
     def moved(self) -> None:
         """Recompute the window's end after a reader came, moved or went."""
         self.full_at = self._log.size - self.unread + self._window
+        # A producer whose reader keeps up never comes to its window's end, where it would trim.
+        if self._log.kept_size > self._kept + self._window:
+            self.trim()
         if self._room is not None and not self._room.done() and self._log.size < self.full_at:
             self._room.set_result(None)
 
