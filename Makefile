@@ -1,0 +1,50 @@
+# Everything runs in .venv, which is made when first needed.  PYTHON=... chooses the interpreter.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MODEL := smollm2-135m
+WORKERS ?= auto
+
+.PHONY: help demo test lint run bench model clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    serve the storyteller, stream a story, cancel another, show what was measured"
+	@echo "make test    run all tests"
+	@echo "make lint    check style, types and who imports whom"
+	@echo "make run     serve the storyteller in the foreground"
+	@echo "make bench   measure, and write the report"
+	@echo "make clean   remove what was made here"
+
+$(READY): pyproject.toml scripts/venv.sh
+	@scripts/venv.sh $(VENV) $(PYTHON)
+	@echo "installing penstock into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+model: $(READY)
+	@$(BIN)/penstock pull $(MODEL) >/dev/null
+
+demo: model
+	@$(BIN)/python examples/demo.py
+
+test: model
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+run: model
+	@$(BIN)/penstock run examples/storyteller
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/report.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
