@@ -376,6 +376,10 @@ async def _refused(events: Any) -> None:
         await anext(events)
 
 
+def test_opening_leaves_the_environment_as_it_was(llama: LlamaEngine) -> None:
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
 def test_an_engine_nobody_holds_frees_itself(model_path: Path) -> None:
     engine = LlamaEngine(model_path, "small", LlamaSettings(slots=1, context_tokens=512))
     folder = engine._server._folder
