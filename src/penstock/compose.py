@@ -16,6 +16,8 @@ from penstock import engines
 from penstock.calls.limits import CallLimits
 from penstock.engines.base import Engine, raise_if_failed, report_metrics
 from penstock.errors import AuthoringError, CallError, ErrorCode
+from penstock.integrations.names import install
+from penstock.protocol.dispatch import Description
 from penstock.protocol.events import EngineEnd, EngineEvent
 from penstock.protocol.inference import Request, StreamEvent, request_to_engine
 from penstock.protocol.openai import ChatMessage
@@ -24,7 +26,7 @@ from penstock.runtime.app import App
 from penstock.runtime.context import current_call
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.project import import_project, read_project
-from penstock.runtime.runtime import Runtime
+from penstock.runtime.runtime import Runtime, describe
 from penstock.server.settings import ServerSettings
 
 STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
@@ -45,7 +47,9 @@ class TextItem(TypedDict):
     finished: bool
 
 
-def build_app(project: Path | None, engine: str | None, settings: ServerSettings) -> App:
+def build_app(
+    project: Path | None, engine: str | None, settings: ServerSettings, *, compat: bool = True
+) -> App:
     """Return the app of a project, of an engine, or of a project with an engine's commands beside its own.
 
     The project is imported and the engine opened when the app starts.
@@ -54,11 +58,14 @@ def build_app(project: Path | None, engine: str | None, settings: ServerSettings
         project: A folder with manifest.yml, or a Python file.
         engine: An engine spec, instead of the one the manifest names.
         settings: Where the bounds on calls are taken from.
+        compat: The project may import penstock by the names of the reference systems.
 
     Raises:
         AuthoringError: There is no project there, or its manifest has mistakes.
     """
     manifest, entrypoint = (Manifest(), None) if project is None else read_project(project)
+    if compat:
+        install(first=True)
 
     def load(owner: AbortCallbacks) -> Runtime:
         os.environ[STREAMING_MODE] = "true"
@@ -69,6 +76,21 @@ def build_app(project: Path | None, engine: str | None, settings: ServerSettings
         return runtime
 
     return App(load, manifest=manifest, limits=CallLimits(drain_s=settings.drain_s))
+
+
+def describe_project(project: Path) -> Description:
+    """Return what a project would serve; it is imported, and nothing is initialised.
+
+    Raises:
+        AuthoringError: It has mistakes.
+        Exception: Whatever the author's file raises while it is imported.
+    """
+    install(first=True)
+    manifest, entrypoint = read_project(project)
+    runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, AbortCallbacks())
+    if runtime.manifest.engine is not None:
+        serve_engine(runtime, engines.open("scripted"))  # every engine serves the same commands
+    return describe(runtime.manifest, runtime.bound_commands())
 
 
 def serve_engine(runtime: Runtime, engine: Engine) -> None:

@@ -10,6 +10,10 @@ from typing import Annotated
 import typer
 
 from penstock.cli.call import call
+from penstock.cli.doctor import doctor
+from penstock.cli.execute import execute
+from penstock.cli.inspect import inspect
+from penstock.cli.new import new
 from penstock.cli.pull import pull
 from penstock.cli.run import run
 from penstock.cli.schema import schema
@@ -21,8 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, call, pull, schema):
+for verb in (run, call, new, inspect, doctor, pull, schema):
     app.command()(verb)
+# What follows the file's name belongs to the program.
+app.command("exec", context_settings={"allow_interspersed_args": False})(execute)
 
 
 def _show_version(asked: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 from penstock.cli.exits import Exit, fail
 from penstock.cli.failure import describe_failure
 from penstock.cli.logs import log_to_stderr
+from penstock.cli.reload import reload_on_change
 
 if TYPE_CHECKING:
     from penstock.runtime.app import App
@@ -32,6 +33,11 @@ WsPort = Annotated[
         help="A second port, for WebSocket.  [env: PENSTOCK_WS_PORT; 8765 if free, none with --port 0]"
     ),
 ]
+Compat = Annotated[
+    bool,
+    typer.Option(help="Let the project import penstock as xumi, clarifai_protocol and sagellm_protocol."),
+]
+Reload = Annotated[bool, typer.Option("--reload", help="Start anew when a file of the project changes.")]
 
 
 def run(
@@ -40,14 +46,19 @@ def run(
     host: Host = None,
     port: Port = None,
     ws_port: WsPort = None,
+    compat: Compat = True,
+    reload: Reload = False,
 ) -> None:
     """Serve a project, or an engine that needs none, until Ctrl-C."""
     if project is None and engine is None:
         fail("name a project folder, or an engine with --engine llamacpp:smollm2-135m", Exit.USAGE)
+    if reload:
+        reload_on_change(project)
+        return
     log_to_stderr()
     settings = _settings(host=host, port=port, ws_port=ws_port)
     try:
-        was_ready = _serve(project, engine, settings)
+        was_ready = _serve(project, engine, settings, compat)
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
         fail(describe_failure(error, project))
     if not was_ready:
@@ -71,12 +82,12 @@ def _spell(setting: str) -> str:
     return f"{setting} (--{setting.replace('_', '-')} or PENSTOCK_{setting.upper()})"
 
 
-def _serve(project: Path | None, engine: str | None, settings: ServerSettings) -> bool:
+def _serve(project: Path | None, engine: str | None, settings: ServerSettings, compat: bool) -> bool:
     """Serve until stopped; returns whether calls were ever accepted."""
     from penstock.compose import build_app
     from penstock.server.host import Host
 
-    app = build_app(project, engine, settings)
+    app = build_app(project, engine, settings, compat=compat)
     addresses: list[str] = []
 
     def ready(address: str) -> None:

@@ -97,7 +97,10 @@ class CallContext:
         """
         about = {"fraction": fraction, "message": message}
         encode_value(about)  # here, where the author sees it, and not later on the event loop
-        self._loop.call_soon_threadsafe(self._live.note, "progress", about)
+        if _on(self._loop):
+            self._live.note("progress", about)  # in its place among the items
+        else:
+            self._loop.call_soon_threadsafe(self._live.note, "progress", about)
 
     def on_abort(self, callback: Callable[[str], None]) -> None:
         """Call ``callback(request_id)`` in a thread of its own if this one call is cancelled; at once if
@@ -111,6 +114,13 @@ class CallContext:
     def report_metrics(self, metrics: EventMetrics) -> None:
         """Put an engine's measurements into the call's terminal frame."""
         self._live.report_metrics(metrics)
+
+
+def _on(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def current_call() -> CallContext:
