@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -214,6 +215,6 @@ def test_a_model_once_pulled_needs_no_network(model_path: Path) -> None:
         text=True,
         check=True,
         timeout=60,
-        env={"PENSTOCK_CACHE": str(model_path.parent.parent), "PIP_NO_INDEX": "1"},
+        env=os.environ | {"PENSTOCK_CACHE": str(model_path.parent.parent), "PIP_NO_INDEX": "1"},
     )
     assert said.stdout.strip() == str(model_path)
