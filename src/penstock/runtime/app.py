@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.calls.admission import Admission
+from penstock.calls.budgets import NO_BUDGETS, Budgets
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
@@ -38,11 +38,15 @@ from penstock.runtime.command import BoundCommand
 from penstock.runtime.context import CallContext
 from penstock.runtime.executor import Executor, Work
 from penstock.runtime.manifest import Manifest
+from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.manifest_parts import Startup
-from penstock.runtime.runtime import Runtime
+from penstock.runtime.nearest import nearest
+from penstock.runtime.runtime import Runtime, describe
 from penstock.runtime.state import INITIALIZE, Hold, ProjectState
 from penstock.runtime.threads import DaemonThreads, ThreadedCall
 from penstock.runtime.watchdog import Watchdog
+from penstock.runtime.workflow import Workflow
+from penstock.runtime.workflow_run import WORKFLOW, WorkflowRun
 
 _log = logging.getLogger("penstock.app")
 
@@ -82,6 +86,9 @@ class App:
         self._watchdog: Watchdog | None = None
         self._working: set[Live] = set()  # their code runs, also when they have been answered
         self._commands: Mapping[str, BoundCommand] = {}
+        self._workflows: Mapping[str, Workflow] = {}
+        # A workflow waits in the queues of its steps; what bounds the workflows is the calls in flight.
+        self._workflow_runs = Admission(self.limits.in_flight, 0, "workflows", self._clock.monotonic)
         self._admissions: dict[str, Admission] = {}
         self._state = ProjectState({}, self._retiring.start)
         self._initialising: Live | None = None
@@ -176,7 +183,7 @@ class App:
                 ErrorCode.UNAVAILABLE,
                 retry_after_s=1,
             )
-        return self._open(start, caller)
+        return self._open(start, caller) if start.workflow_id is None else self._open_workflow(start, caller)
 
     async def cancel(self, call_id: str, reason: CancelReason, caller: Caller) -> CancelOutcome:
         """See ``Dispatcher.cancel``."""
@@ -192,12 +199,7 @@ class App:
 
     async def describe(self) -> Description:
         """See ``Dispatcher.describe``."""
-        return Description(
-            name=self._manifest.name,
-            version=self._manifest.version,
-            default_command=self._manifest.default_command,
-            commands={name: command.describe() for name, command in self._commands.items()},
-        )
+        return describe(self._manifest, self._commands, self._workflows)
 
     async def health(self) -> Health:
         """See ``Dispatcher.health``."""
@@ -215,27 +217,48 @@ class App:
 
     # -- opening a call ------------------------------------------------------------------------------
 
-    def _open(self, start: Start, caller: Caller) -> Live:
+    def _open(self, start: Start, caller: Caller, *, listed: bool = True) -> Live:
+        """Open the call of a command; that of a workflow's step is not listed, as its workflow is."""
         command = self._find_command(start.command or self._manifest.default_command)
         arguments = command.input.validate(start.input)
-        # An ended call is kept for minutes: not its input too, which may be large, and secret.
-        start = msgspec.structs.replace(start, command=command.command.name, input=b"{}")
+        start = command.settle(start)
         self._refuse_without_state(command)
-        self._store.check(caller, start.task_id)
+        if listed:
+            self._store.check(caller, start.task_id)
         place = self._admissions[start.command].enter()
         if start.command == INITIALIZE:
             start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
-        live = Live(start, secrets.token_hex(16), caller, clock=self._clock, limits=self.limits)
+        live = self._accept(start, caller, command.budgets)
         live.inputs = _take_stream(command, arguments, start)
-        self._store.add(live)
+        if listed:
+            self._store.add(live)
         context = CallContext(live, asyncio.get_running_loop())
         hold = Hold(self._state, command, arguments, partial(self._ensure_state, command))
         live.on_cut(lambda _: self._abort(context, hold))
-        self._working.add(live)
+        return self._begin(Work(live, context, command, arguments, place, hold))
+
+    def _open_workflow(self, start: Start, caller: Caller) -> Live:
+        workflow = self._find_workflow(start.workflow_id or "")
+        given = workflow.input.validate(start.input)
+        self._store.check(caller, start.task_id)
+        place = self._workflow_runs.enter()
+        live = self._accept(msgspec.structs.replace(start, input=b"{}"), caller, NO_BUDGETS)
+        self._store.add(live)
+        open_step = partial(self._open, caller=caller, listed=False)
+        run = WorkflowRun(workflow, given, live, open_step=open_step, tasks=self._tasks, clock=self._clock)
+        context = CallContext(live, asyncio.get_running_loop())
+        return self._begin(Work(live, context, WORKFLOW, {"run": run}, place, run))
+
+    def _accept(self, start: Start, caller: Caller, budgets: Budgets) -> Live:
+        request_id = secrets.token_hex(16)
+        return Live(start, request_id, caller, clock=self._clock, limits=self.limits, budgets=budgets)
+
+    def _begin(self, work: Work) -> Live:
+        self._working.add(work.live)
         if self._watchdog is not None:
             self._watchdog.wake()
-        self._tasks.start(self._run(Work(live, context, command, arguments, place, hold)))
-        return live
+        self._tasks.start(self._run(work))
+        return work.live
 
     async def _run(self, work: Work) -> None:
         try:
@@ -248,10 +271,14 @@ class App:
     def _find_command(self, name: str) -> BoundCommand:
         command = self._commands.get(name)
         if command is None:
-            near = difflib.get_close_matches(name, self._commands, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(self._commands))}"
-            raise CallError(f"no command {name!r}; {hint}", ErrorCode.NOT_FOUND)
+            raise CallError(f"no command {name!r}; {nearest(name, self._commands)}", ErrorCode.NOT_FOUND)
         return command
+
+    def _find_workflow(self, name: str) -> Workflow:
+        workflow = self._workflows.get(name)
+        if workflow is None:
+            raise CallError(f"no workflow {name!r}; {nearest(name, self._workflows)}", ErrorCode.NOT_FOUND)
+        return workflow
 
     def _abort(self, context: CallContext, hold: Hold) -> None:
         fire_aborts((self._aborts, hold.aborts), context.request_id)
@@ -302,14 +329,12 @@ class App:
     def _install(self, runtime: Runtime) -> None:
         self._manifest = runtime.manifest
         self._commands = runtime.bound_commands()
+        self._workflows = check_fit(self._manifest, self._commands)
         self._state = ProjectState(self._commands, self._retiring.start)
-        on_the_loop = [c.command for c in self._commands.values() if not c.command.kind.blocking]
+        on_the_loop = [bound.command for bound in self._commands.values() if bound.on_the_loop]
         self._watchdog = Watchdog(on_the_loop) if on_the_loop else None
         for name, bound in self._commands.items():
-            command = bound.command
-            self._admissions[name] = Admission(
-                command.concurrency, command.queue, name, self._clock.monotonic
-            )
+            self._admissions[name] = Admission(bound.concurrency, bound.queue, name, self._clock.monotonic)
 
     async def _run_startup(self, step: Startup) -> None:
         start = Start(command=step.command, input=msgspec.json.encode(step.input))

@@ -16,11 +16,16 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, get_args, get_origin, get_type_hints
 
+import msgspec
+
+from penstock.calls.budgets import Budgets
 from penstock.errors import AuthoringError
 from penstock.protocol.dispatch import CommandDescription
+from penstock.protocol.messages import Start
+from penstock.runtime.manifest_parts import NO_SETTINGS, CommandSettings
 from penstock.runtime.parameters import InputSchema, Parameter, read_parameters, schema_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
@@ -75,11 +80,49 @@ class Command:
 
 @dataclass(frozen=True)
 class BoundCommand:
-    """A command whose parameters are told apart: ``input`` from callers, ``state`` from `initialize`."""
+    """A command whose parameters are told apart: ``input`` from callers, ``state`` from `initialize`; with
+    the manifest's settings."""
 
     command: Command
     input: InputSchema
     state: tuple[Parameter, ...]
+    settings: CommandSettings = NO_SETTINGS
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls run at once."""
+        return self.settings.concurrency or self.command.concurrency
+
+    @property
+    def queue(self) -> int:
+        """How many more may wait."""
+        return self.command.queue if self.settings.queue is None else self.settings.queue
+
+    @property
+    def on_the_loop(self) -> bool:
+        """Whether it runs on the server's event loop, which it can hold."""
+        return not self.command.kind.blocking and self.settings.isolation is None
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What a call may spend, besides its total."""
+        timeouts = self.settings.timeouts
+        return Budgets(timeouts.queue_s, timeouts.first_item_s, timeouts.gap_s)
+
+    def settle(self, start: Start) -> Start:
+        """Return ``start`` with the name, and with what these settings decide where it is silent.
+
+        What ends earlier wins: its own timeout, or the total budget.  Its input is dropped, as an ended call
+        is kept for minutes, and its input may be large, and secret.
+        """
+        totals = [s for s in (start.timeout_s, self.settings.timeouts.total_s) if s is not None]
+        return msgspec.structs.replace(
+            start,
+            command=self.command.name,
+            input=b"{}",
+            on_disconnect=start.on_disconnect or self.settings.on_disconnect,
+            timeout_s=min(totals, default=None),
+        )
 
     def describe(self) -> CommandDescription:
         """Return what `GET /v2/commands` shows."""
@@ -120,7 +163,7 @@ def define(name: str, function: Function, *, streaming: bool, concurrency: int |
     return Command(name, function, kind, description, parameters, limit, queue)
 
 
-def bind(command: Command, state_names: frozenset[str]) -> BoundCommand:
+def bind(command: Command, state_names: frozenset[str], settings: CommandSettings) -> BoundCommand:
     """Tell a command's parameters apart, now that the project's state names are known.
 
     Raises:
@@ -128,7 +171,7 @@ def bind(command: Command, state_names: frozenset[str]) -> BoundCommand:
     """
     state = tuple(p for p in command.parameters if p.is_state or p.name in state_names)
     public = tuple(p for p in command.parameters if p not in state)
-    return BoundCommand(command, InputSchema(public, f"command {command.name!r}"), state)
+    return BoundCommand(command, InputSchema(public, f"command {command.name!r}"), state, settings)
 
 
 def item_schema(function: Function) -> Mapping[str, Any]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.calls import ambient
 from penstock.calls.admission import Place
@@ -21,12 +21,28 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.messages import CancelReason
 from penstock.runtime.command import BoundCommand, Kind
 from penstock.runtime.context import CallContext
-from penstock.runtime.state import Hold
+from penstock.runtime.own_loop import OwnLoop, OwnLoopItems
 from penstock.runtime.threads import DaemonThreads, ThreadedCall, ThreadedItems
 
 _log = logging.getLogger("penstock.executor")
 
 BURST = 128  # items a generator that never waits may yield before the event loop turns
+
+
+class Hold(Protocol):
+    """How a call meets what outlives it: a command the project's state, a workflow its own run."""
+
+    async def take(self) -> dict[str, Any]:
+        """Return arguments to add to the call's own."""
+        ...
+
+    async def run(self, run: Callable[[], Awaitable[object]]) -> object:
+        """Run what is called; returns the answer."""
+        ...
+
+    def release(self) -> None:
+        """Let go; further calls do nothing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Work:
     Attributes:
         arguments: Checked input.
         place: Its permit or place in the queue.
-        hold: How it meets the project's state.
+        hold: Wraps what is called.
     """
 
     live: Live
@@ -92,17 +108,29 @@ class Executor:
     async def _perform(self, work: Work) -> None:
         live, command = work.live, work.command.command
         call = partial(command.function, **work.arguments, **await work.hold.take())
-        answer = await work.hold.run(partial(self._invoke, live, command.kind, call))
-        live.complete(answer, has_answer=not (command.streaming and live.start.is_stream))
+        answer = await work.hold.run(partial(self._invoke, live, work.command, call))
+        ends_a_stream = command.streaming and live.start.is_stream and live.start.workflow_id is None
+        live.complete(answer, has_answer=not ends_a_stream)
 
-    async def _invoke(self, live: Live, kind: Kind, call: Callable[[], Any]) -> object:
+    async def _invoke(self, live: Live, command: BoundCommand, call: Callable[[], Any]) -> object:
+        kind = command.command.kind
+        if not kind.blocking and command.settings.isolation == "thread":
+            return await self._on_own_loop(live, kind, call)
         if kind is Kind.ASYNC_GENERATOR:
             return await self._pump(live, call())
         if kind is Kind.GENERATOR:
-            return await self._pump_thread(live, call)
+            return await self._pump_batches(live, ThreadedItems(self._threads, copy_context(), call))
         if kind is Kind.AWAITABLE:
             return await call()
         return await ThreadedCall(self._threads, copy_context(), call).result()
+
+    async def _on_own_loop(self, live: Live, kind: Kind, call: Callable[[], Any]) -> object:
+        loop = OwnLoop()
+        live.on_cut(loop.cancel)
+        if kind is Kind.ASYNC_GENERATOR:
+            items = OwnLoopItems(self._threads, copy_context(), call, loop)
+            return await self._pump_batches(live, items)
+        return await ThreadedCall(self._threads, copy_context(), lambda: loop.run(call)).result()
 
     async def _pump(self, live: Live, items: AsyncGenerator[Any, None]) -> object:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
@@ -119,10 +147,9 @@ class Executor:
             await items.aclose()
         return last
 
-    async def _pump_thread(self, live: Live, make: Callable[[], Any]) -> object:
+    async def _pump_batches(self, live: Live, items: ThreadedItems) -> object:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
         last: object = None
-        items = ThreadedItems(self._threads, copy_context(), make)
         try:
             while batch := await items.take():
                 for last in batch:
@@ -144,7 +171,7 @@ class Executor:
         elif isinstance(error, CallError):
             live.fail(error)
         else:
-            name = live.start.command
+            name = live.start.target
             _log.error("call %s of %s failed", live.request_id, name, exc_info=error)
             live.fail(CallError(f"{name} failed ({type(error).__name__})", ErrorCode.COMMAND_FAILED))
 

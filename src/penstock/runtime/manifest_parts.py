@@ -99,6 +99,9 @@ class CommandSettings(Part):
     on_disconnect: Annotated[InstanceOf[OnDisconnect], BeforeValidator(_on_disconnect)] | None = None
 
 
+NO_SETTINGS = CommandSettings()
+
+
 class Retry(Part):
     """How often a step is tried in all, and how long it waits in between."""
 

@@ -10,10 +10,13 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from penstock.errors import AuthoringError
+from penstock.protocol.dispatch import Description
 from penstock.runtime.closing import close
 from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
 from penstock.runtime.manifest import Manifest, load_manifest
+from penstock.runtime.manifest_parts import NO_SETTINGS
 from penstock.runtime.state import CLEANUP, INITIALIZE, drop_state
+from penstock.runtime.workflow import Workflow
 
 F = TypeVar("F", bound=Function)
 
@@ -93,10 +96,11 @@ class Runtime:
         if INITIALIZE in self._commands and CLEANUP not in self._commands:
             self.command(CLEANUP)(drop_state)
         names = frozenset(self.manifest.state)
-        bound = {name: bind(command, names) for name, command in self._commands.items()}
-        for step in self.manifest.startup:
-            if step.command not in bound:
-                raise AuthoringError(f"startup names {step.command!r}, but {self._known()}")
+        settings = self.manifest.commands
+        bound = {
+            name: bind(command, names, settings.get(name, NO_SETTINGS))
+            for name, command in self._commands.items()
+        }
         for command in bound.values():
             self._check_state(command)
         return MappingProxyType(bound)
@@ -124,12 +128,18 @@ class Runtime:
                 "add an `initialize` command that returns it, or give the parameter a default"
             )
 
-    def _known(self) -> str:
-        return (
-            f"the commands are {', '.join(sorted(self._commands))}"
-            if self._commands
-            else "there are no commands"
-        )
+
+def describe(
+    manifest: Manifest, commands: Mapping[str, BoundCommand], workflows: Mapping[str, Workflow]
+) -> Description:
+    """Return what a project serves."""
+    return Description(
+        name=manifest.name,
+        version=manifest.version,
+        default_command=manifest.default_command,
+        commands={name: command.describe() for name, command in commands.items()},
+        workflows={name: workflow.describe() for name, workflow in workflows.items()},
+    )
 
 
 def _locate(path: Path, made_in: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
@@ -145,7 +145,7 @@ class ThreadedItems:
         make: Makes the generator.
     """
 
-    def __init__(self, threads: DaemonThreads, context: Context, make: Callable[[], Iterator[Any]]) -> None:
+    def __init__(self, threads: DaemonThreads, context: Context, make: Callable[[], Any]) -> None:
         self._make = make
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
