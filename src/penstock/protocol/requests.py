@@ -29,6 +29,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
         form: WireForm,
         *,
         command: str = "",
+        workflow_id: str | None = None,
         stream: bool = False,
         timeout_s: float | None = None,
         more_input: bool = False,
@@ -38,6 +39,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             form: The protocol version it is answered in.
             command: What runs; empty for the dispatcher's default.
+            workflow_id: The workflow that runs, if it is one.
             stream: What ``is_stream`` is where the body does not say.
             timeout_s: The budget where the body does not say.
             more_input: Items for a command that takes a stream may follow.
@@ -47,6 +49,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
         """
         return Start(
             command=command,
+            workflow_id=workflow_id,
             input=b"{}" if self.input == b"null" else bytes(self.input),
             form=form,
             task_id=self.task_id,
@@ -73,6 +76,22 @@ class CommandBody(CallBody, frozen=True, kw_only=True):
         if not self.command:
             raise _missing("command")
         return self.command
+
+
+class WorkflowBody(CallBody, frozen=True, kw_only=True):
+    """The body of `/v2/workflow`."""
+
+    workflow_id: str | None = None
+
+    def named(self) -> str:
+        """Return the workflow.
+
+        Raises:
+            CallError: ``invalid_argument``; there is none.
+        """
+        if not self.workflow_id:
+            raise _missing("workflow_id")
+        return self.workflow_id
 
 
 class TaskMessage(CallBody, frozen=True, kw_only=True, tag_field="type", tag="task"):
@@ -125,6 +144,7 @@ Message = (
 
 _FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_body = msgspec.json.Decoder(CommandBody).decode
+_decode_workflow = msgspec.json.Decoder(WorkflowBody).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 
 
@@ -133,7 +153,7 @@ class _Named(msgspec.Struct):
 
 
 def read_body(body: bytes) -> CommandBody:
-    """Read an HTTP body.
+    """Read the HTTP body of a request to run a command.
 
     Raises:
         CallError: ``invalid_argument``.
@@ -141,7 +161,23 @@ def read_body(body: bytes) -> CommandBody:
     try:
         return _decode_body(body)
     except _FAULTS as error:
-        raise CallError(f"the body is not a request: {error}", ErrorCode.INVALID_ARGUMENT) from error
+        raise _unreadable(error) from error
+
+
+def read_workflow_body(body: bytes) -> WorkflowBody:
+    """Read the HTTP body of a request to run a workflow.
+
+    Raises:
+        CallError: ``invalid_argument``.
+    """
+    try:
+        return _decode_workflow(body)
+    except _FAULTS as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> CallError:
+    return CallError(f"the body is not a request: {error}", ErrorCode.INVALID_ARGUMENT)
 
 
 class BadMessage(CallError):

@@ -14,12 +14,12 @@ from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller, Dispatcher
-from penstock.protocol.messages import WireForm
+from penstock.protocol.messages import Start, WireForm
 from penstock.server.exchange import ClientGone, Exchange, Header, Receive, Send
 from penstock.server.keepalive import KeepAlive
 from penstock.server.meta import MetaRoutes
 from penstock.server.pump import Pump
-from penstock.server.requests import read_start, stream_form
+from penstock.server.requests import read_start, read_workflow_start, stream_form
 from penstock.server.settings import ServerSettings
 from penstock.server.tasks import TaskRoutes
 from penstock.server.websocket import Socket
@@ -106,6 +106,7 @@ class Application:
         tasks = TaskRoutes(self._dispatcher, self._pump)
         return (
             Route("/v2/execute", {"POST": self._execute_v2}),
+            Route("/v2/workflow", {"POST": self._execute_workflow}),
             Route("/predict", {"POST": self._execute_v1}),
             Route("/task", {"POST": self._execute_v1}),
             Route("/v2/commands", {"GET": meta.commands}),
@@ -144,7 +145,12 @@ class Application:
         await self._execute(exchange, WireForm.V2)
 
     async def _execute(self, exchange: Exchange, form: WireForm) -> None:
-        start = read_start(exchange, await exchange.json_body(), form)
+        await self._run(exchange, read_start(exchange, await exchange.json_body(), form))
+
+    async def _execute_workflow(self, exchange: Exchange) -> None:
+        await self._run(exchange, read_workflow_start(exchange, await exchange.json_body()))
+
+    async def _run(self, exchange: Exchange, start: Start) -> None:
         live = await self._dispatcher.open(start, exchange.caller)
         if start.is_stream:
             await self._pump.stream(exchange, live, stream_form(exchange))

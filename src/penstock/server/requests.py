@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.messages import Start, WireForm
-from penstock.protocol.requests import read_body
+from penstock.protocol.requests import read_body, read_workflow_body
 from penstock.server.exchange import Exchange
 from penstock.server.pump import NDJSON, SSE, StreamForm
 
@@ -19,6 +19,21 @@ def read_start(exchange: Exchange, body: bytes, form: WireForm) -> Start:
     fields = read_body(body)
     command = fields.named() if form is WireForm.V2 else ""
     return fields.start(form, command=command, stream=wants_stream(exchange), timeout_s=_timeout(exchange))
+
+
+def read_workflow_start(exchange: Exchange, body: bytes) -> Start:
+    """Read a request to run a workflow.
+
+    Raises:
+        CallError: ``invalid_argument``.
+    """
+    fields = read_workflow_body(body)
+    return fields.start(
+        WireForm.V2,
+        workflow_id=fields.named(),
+        stream=wants_stream(exchange),
+        timeout_s=_timeout(exchange),
+    )
 
 
 def wants_stream(exchange: Exchange) -> bool:
