@@ -242,13 +242,14 @@ async def test_a_blocking_generator_does_not_hold_the_loop(serve: Any) -> None:
 
 
 async def test_a_cancelled_generator_is_closed_at_its_next_yield(serve: Any) -> None:
-    gate, events = threading.Event(), []
+    inside, gate, events = threading.Event(), threading.Event(), []
     rt = Runtime()
 
     @rt.streaming_command("predict")
     def predict() -> Iterator[int]:
         try:
             yield 1
+            inside.set()
             gate.wait(5)
             events.append("went on")
             yield 2
@@ -262,6 +263,7 @@ async def test_a_cancelled_generator_is_closed_at_its_next_yield(serve: Any) -> 
             async with live.reader() as reader:
                 while live.log.next_seq < 2:
                     await reader.__anext__()
+                await until(inside.is_set)
                 live.cancel(CancelReason.CALLER)
                 await anyio.wait_all_tasks_blocked()
                 assert served.permits == 1  # the work has not stopped yet
