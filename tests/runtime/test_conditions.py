@@ -80,7 +80,7 @@ def test_what_holds(condition: object, holds: bool) -> None:
     ],
 )
 def test_what_is_no_condition(condition: str) -> None:
-    with pytest.raises(ValueError, match="neither a reference nor JSON|one thing too many|leads nowhere"):
+    with pytest.raises(ValueError, match=r"neither a reference nor JSON|one thing too many|leads nowhere"):
         Condition.parse(condition)
 
 

