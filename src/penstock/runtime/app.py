@@ -37,10 +37,13 @@ from penstock.runtime.abort import AbortCallbacks, fire_aborts
 from penstock.runtime.command import BoundCommand
 from penstock.runtime.context import CallContext
 from penstock.runtime.executor import Executor, Work
+from penstock.runtime.isolation import Isolation
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.manifest_parts import Startup
 from penstock.runtime.nearest import nearest
+from penstock.runtime.process import ProcessSettings
+from penstock.runtime.project import ProjectSource
 from penstock.runtime.runtime import Runtime, describe
 from penstock.runtime.state import INITIALIZE, Hold, ProjectState
 from penstock.runtime.threads import DaemonThreads, ThreadedCall
@@ -62,6 +65,8 @@ class App:
         manifest: Name and version to show until a loader has returned.
         limits: Bounds on calls.
         clock: Tells the time.
+        source: Where another process finds the project; needed for commands with ``isolation: process``.
+        processes: Bounds on those processes.
     """
 
     def __init__(
@@ -71,6 +76,8 @@ class App:
         manifest: Manifest | None = None,
         limits: CallLimits | None = None,
         clock: Clock | None = None,
+        source: ProjectSource | None = None,
+        processes: ProcessSettings | None = None,
     ) -> None:
         self.limits = limits or CallLimits()
         self._clock = clock or SystemClock()
@@ -91,6 +98,9 @@ class App:
         self._workflow_runs = Admission(self.limits.in_flight, 0, "workflows", self._clock.monotonic)
         self._admissions: dict[str, Admission] = {}
         self._state = ProjectState({}, self._retiring.start)
+        self._source = source
+        self._processes = processes or ProcessSettings()
+        self._isolation = self._isolate()
         self._initialising: Live | None = None
         self._status: Phase = "starting"
         self._phase = "not started"
@@ -115,6 +125,8 @@ class App:
         carry.install()
         try:
             self._install(await self._load())
+            self._enter("starting", "starting processes")
+            await self._isolation.start()
             for step in self._manifest.startup:
                 self._enter("starting", f"startup: {step.command}")
                 await self._run_startup(step)
@@ -153,6 +165,7 @@ class App:
             await self._tasks.aclose(self.limits.cancel_grace_s)
         await self._retiring.settle(self.limits.cancel_grace_s)
         await self._retiring.aclose()
+        await self._isolation.aclose()
         if self._watchdog is not None:
             self._watchdog.close()
         self._store.close()
@@ -185,6 +198,18 @@ class App:
             )
         return self._open(start, caller) if start.workflow_id is None else self._open_workflow(start, caller)
 
+    def accept(self, start: Start, caller: Caller, request_id: str) -> Live:
+        """Open a command's call that has its request id already, as it was accepted by another process.
+
+        Raises:
+            CallError: It is refused.
+        """
+        return self._open(start, caller, request_id=request_id)
+
+    def forget(self, live: Live) -> None:
+        """Forget an ended call that nobody will ask about."""
+        self._store.forget(live)
+
     async def cancel(self, call_id: str, reason: CancelReason, caller: Caller) -> CancelOutcome:
         """See ``Dispatcher.cancel``."""
         return self.find(call_id, caller).cancel(reason)
@@ -212,15 +237,18 @@ class App:
             in_flight=len(self._store),
             phase=self._phase,
             elapsed_s=round(now - self._phase_began, 3),
-            checks={"stuck": str(stuck)} if (stuck := self._stuck()) else {},
+            checks=self._checks(),
         )
 
     # -- opening a call ------------------------------------------------------------------------------
 
-    def _open(self, start: Start, caller: Caller, *, listed: bool = True) -> Live:
+    def _open(
+        self, start: Start, caller: Caller, *, listed: bool = True, request_id: str | None = None
+    ) -> Live:
         """Open the call of a command; that of a workflow's step is not listed, as its workflow is."""
         command = self._find_command(start.command or self._manifest.default_command)
-        arguments = command.input.validate(start.input)
+        text = start.input
+        arguments = command.input.validate(text)
         start = command.settle(start)
         self._refuse_without_state(command)
         if listed:
@@ -228,13 +256,15 @@ class App:
         place = self._admissions[start.command].enter()
         if start.command == INITIALIZE:
             start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
-        live = self._accept(start, caller, command.budgets)
+        live = self._accept(start, caller, command.budgets, request_id)
         live.inputs = _take_stream(command, arguments, start)
         if listed:
             self._store.add(live)
         context = CallContext(live, asyncio.get_running_loop())
-        hold = Hold(self._state, command, arguments, partial(self._ensure_state, command))
+        everywhere = partial(self._isolation.everywhere, live, text)
+        hold = Hold(self._state, command, arguments, partial(self._ensure_state, command), everywhere)
         live.on_cut(lambda _: self._abort(context, hold))
+        command = self._isolation.route(command, live, text)
         return self._begin(Work(live, context, command, arguments, place, hold))
 
     def _open_workflow(self, start: Start, caller: Caller) -> Live:
@@ -242,15 +272,16 @@ class App:
         given = workflow.input.validate(start.input)
         self._store.check(caller, start.task_id)
         place = self._workflow_runs.enter()
-        live = self._accept(msgspec.structs.replace(start, input=b"{}"), caller, NO_BUDGETS)
+        start = msgspec.structs.replace(start, command="", input=b"{}")
+        live = self._accept(start, caller, NO_BUDGETS)
         self._store.add(live)
         open_step = partial(self._open, caller=caller, listed=False)
         run = WorkflowRun(workflow, given, live, open_step=open_step, tasks=self._tasks, clock=self._clock)
         context = CallContext(live, asyncio.get_running_loop())
         return self._begin(Work(live, context, WORKFLOW, {"run": run}, place, run))
 
-    def _accept(self, start: Start, caller: Caller, budgets: Budgets) -> Live:
-        request_id = secrets.token_hex(16)
+    def _accept(self, start: Start, caller: Caller, budgets: Budgets, request_id: str | None = None) -> Live:
+        request_id = request_id or secrets.token_hex(16)
         return Live(start, request_id, caller, clock=self._clock, limits=self.limits, budgets=budgets)
 
     def _begin(self, work: Work) -> Live:
@@ -281,6 +312,8 @@ class App:
         return workflow
 
     def _abort(self, context: CallContext, hold: Hold) -> None:
+        if self._isolation.has(context.request_id):
+            return  # its process runs the callbacks: they were registered there too, and the call is there
         fire_aborts((self._aborts, hold.aborts), context.request_id)
         context.fire_aborts()
 
@@ -330,11 +363,15 @@ class App:
         self._manifest = runtime.manifest
         self._commands = runtime.bound_commands()
         self._workflows = check_fit(self._manifest, self._commands)
-        self._state = ProjectState(self._commands, self._retiring.start)
+        self._isolation = self._isolate()
+        self._state = ProjectState(self._isolation.keep(self._commands), self._retiring.start)
         on_the_loop = [bound.command for bound in self._commands.values() if bound.on_the_loop]
         self._watchdog = Watchdog(on_the_loop) if on_the_loop else None
         for name, bound in self._commands.items():
             self._admissions[name] = Admission(bound.concurrency, bound.queue, name, self._clock.monotonic)
+
+    def _isolate(self) -> Isolation:
+        return Isolation(self._commands, self._source, self._processes, self.limits.cancel_grace_s)
 
     async def _run_startup(self, step: Startup) -> None:
         start = Start(command=step.command, input=msgspec.json.encode(step.input))
@@ -358,8 +395,9 @@ class App:
         for live in calls:
             await wait_ended(live)
 
-    def _stuck(self) -> int:
-        return sum(live.stuck for live in self._working)
+    def _checks(self) -> dict[str, str]:
+        stuck = sum(live.stuck for live in self._working)
+        return {**self._isolation.checks(), **({"stuck": str(stuck)} if stuck else {})}
 
     def _enter(self, status: Phase, phase: str) -> None:
         self._status, self._phase, self._phase_began = status, phase, self._clock.monotonic()
