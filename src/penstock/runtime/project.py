@@ -9,6 +9,7 @@ from pathlib import Path
 from penstock.errors import AuthoringError
 from penstock.runtime.abort import AbortCallbacks, owned_by
 from penstock.runtime.manifest import Manifest, load_manifest
+from penstock.runtime.manifest_lines import Fault
 from penstock.runtime.runtime import Runtime, project_folder, runtimes_made
 
 MANIFEST = "manifest.yml"
@@ -63,11 +64,11 @@ def _entrypoint(folder: Path, manifest: Manifest) -> Path | None:
         return None
     path = (folder / manifest.entrypoint).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise AuthoringError(
-            f"{folder / MANIFEST}: entrypoint {manifest.entrypoint} lies outside the project"
-        )
+        what = f"{manifest.entrypoint} lies outside the project; move it in"
+        raise manifest.refusal([Fault(("entrypoint",), what)])
     if not path.is_file():
-        raise AuthoringError(f"{folder / MANIFEST}: entrypoint {manifest.entrypoint} does not exist")
+        what = f"{manifest.entrypoint} does not exist; create it, or name the file that makes the Runtime"
+        raise manifest.refusal([Fault(("entrypoint",), what)])
     return path
 
 
