@@ -47,6 +47,9 @@ def call(
 
     try:
         calling = Calling(url, name, given, task_id=task_id, timeout_s=timeout)
+    except ValueError as error:
+        fail(str(error), Exit.USAGE)
+    try:
         asyncio.run(calling.run(stream=stream, as_json=json))
     except ConnectionFailed as error:
         fail(error.message, Exit.NO_SERVER)

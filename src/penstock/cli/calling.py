@@ -30,6 +30,9 @@ class Calling:
         inputs: Its input.
         task_id: The call's name; invented if absent.
         timeout_s: Its total budget, in seconds.
+
+    Raises:
+        ValueError: ``url`` is none.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class Calling:
         task_id: str | None,
         timeout_s: float | None,
     ) -> None:
-        self._url = url
+        self._client = AsyncClient(url)
         self._command = command
         self._inputs = inputs
         self._task_id = task_id or f"call-{secrets.token_hex(8)}"
@@ -56,10 +59,10 @@ class Calling:
             PenstockError: It was refused, failed, or was cancelled by somebody else.
             typer.Exit: It was interrupted.
         """
-        async with AsyncClient(self._url) as client:
-            work = self._tasks.start(self._call(client, stream, as_json), awaited=True)
+        async with self._client:
+            work = self._tasks.start(self._call(stream, as_json), awaited=True)
             with suppress(NotImplementedError):  # Windows: Ctrl-C breaks the connection, which cancels too
-                asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt, client, work)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt, work)
             try:
                 await work
             except (CallCancelled, asyncio.CancelledError) as error:
@@ -71,25 +74,25 @@ class Calling:
         if self._interrupted:
             _end_interrupted(f"{self._task_id} had finished before it could be cancelled")
 
-    async def _call(self, client: AsyncClient, stream: bool, as_json: bool) -> None:
+    async def _call(self, stream: bool, as_json: bool) -> None:
         options: dict[str, Any] = {"task_id": self._task_id, "timeout_s": self._timeout_s}
         if not stream:
-            print_answer(await client.run(self._command, self._inputs, **options), compact=as_json)
+            print_answer(await self._client.run(self._command, self._inputs, **options), compact=as_json)
             return
-        async with client.stream(self._command, self._inputs, **options) as frames:
+        async with self._client.stream(self._command, self._inputs, **options) as frames:
             await (_print_frames(frames) if as_json else _print_items(frames))
 
-    def _interrupt(self, client: AsyncClient, work: asyncio.Task[None]) -> None:
+    def _interrupt(self, work: asyncio.Task[None]) -> None:
         if self._interrupted:
             work.cancel()
             return
         self._interrupted = True
         print(f"\npenstock: cancelling {self._task_id} (again: leave at once)", file=sys.stderr)
-        self._tasks.start(self._cancel(client, work))
+        self._tasks.start(self._cancel(work))
 
-    async def _cancel(self, client: AsyncClient, work: asyncio.Task[None]) -> None:
+    async def _cancel(self, work: asyncio.Task[None]) -> None:
         try:
-            await client.cancel(self._task_id)
+            await self._client.cancel(self._task_id)
         except PenstockError:
             # Not there yet, or nobody to tell: going away is the other way to cancel.
             work.cancel()

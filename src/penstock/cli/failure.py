@@ -18,10 +18,14 @@ def describe_failure(error: BaseException, project: Path | None) -> str:
     Args:
         project: The project's folder or file; only frames of its files are shown.
     """
+    frames = _frames(error, project)
     if isinstance(error, PenstockError):
-        return "\n".join((str(error), *_frames(error, project))).rstrip()
+        return "\n".join((str(error), *frames))
+    if not frames and not isinstance(error, SyntaxError):
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return f"internal error; please report it with this:\n{trace.rstrip()}"
     said = "".join(traceback.format_exception_only(type(error), error)).rstrip()
-    return "\n".join(("the project could not be imported", *_frames(error, project), said, _advice(error)))
+    return "\n".join(("the project could not be imported", *frames, said, _advice(error)))
 
 
 def _frames(error: BaseException, project: Path | None) -> list[str]:
