@@ -25,7 +25,7 @@ from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.app import App
 from penstock.runtime.context import current_call
 from penstock.runtime.manifest import Manifest
-from penstock.runtime.project import import_project, read_project
+from penstock.runtime.project import ProjectSource, import_project, read_project
 from penstock.runtime.runtime import Runtime, describe
 from penstock.server.settings import ServerSettings
 
@@ -63,19 +63,51 @@ def build_app(
     Raises:
         AuthoringError: There is no project there, or its manifest has mistakes.
     """
-    manifest, entrypoint = (Manifest(), None) if project is None else read_project(project)
+    manifest, entrypoint = _read(project)
+    where = {"project": "" if project is None else str(project.resolve()), "engine": engine or ""}
+    source = ProjectSource(
+        f"{__name__}:{load_project.__name__}", {**where, "compat": "yes" if compat else ""}
+    )
+    return App(
+        lambda owner: _load(manifest, entrypoint, engine, compat, owner),
+        manifest=manifest,
+        limits=CallLimits(drain_s=settings.drain_s),
+        source=source,
+    )
+
+
+def load_project(owner: AbortCallbacks, project: str = "", engine: str = "", compat: str = "") -> Runtime:
+    """Import a project and open its engine, in a process of one of its commands.
+
+    Args:
+        owner: Of the abort callbacks that it registers.
+        project: Its path; empty for none.
+        engine: An engine spec, instead of the one the manifest names.
+        compat: Not empty: it may import penstock by the names of the reference systems.
+
+    Raises:
+        AuthoringError: There is no project there, or it has mistakes.
+        Exception: Whatever the author's file raises.
+    """
+    manifest, entrypoint = _read(Path(project) if project else None)
+    return _load(manifest, entrypoint, engine or None, bool(compat), owner)
+
+
+def _load(
+    manifest: Manifest, entrypoint: Path | None, engine: str | None, compat: bool, owner: AbortCallbacks
+) -> Runtime:
     if compat:
         install(first=True)
+    os.environ[STREAMING_MODE] = "true"
+    runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, owner)
+    spec = engine or runtime.manifest.engine
+    if spec is not None:
+        serve_engine(runtime, engines.open(spec))
+    return runtime
 
-    def load(owner: AbortCallbacks) -> Runtime:
-        os.environ[STREAMING_MODE] = "true"
-        runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, owner)
-        spec = engine or runtime.manifest.engine
-        if spec is not None:
-            serve_engine(runtime, engines.open(spec))
-        return runtime
 
-    return App(load, manifest=manifest, limits=CallLimits(drain_s=settings.drain_s))
+def _read(project: Path | None) -> tuple[Manifest, Path | None]:
+    return (Manifest(), None) if project is None else read_project(project)
 
 
 def describe_project(project: Path) -> Description:

@@ -83,6 +83,16 @@ class CallStore:
         """Return the calls this key opened, oldest first."""
         return [live for live in self._by_request.values() if live.caller.key == caller.key]
 
+    def forget(self, live: Live) -> None:
+        """Forget an ended call now; one that is in flight, or not known, is left alone."""
+        if self._kept.pop(live.request_id, None) is not None:
+            self._kept_bytes -= live.log.kept_size
+        elif live.request_id in self._bare:
+            del self._bare[live.request_id]
+        else:
+            return
+        self._forget(live.request_id)
+
     def close(self) -> None:
         """Stop the timer."""
         if self._sweep is not None:

@@ -3,7 +3,7 @@
 A message is a length of 4 bytes, most significant first, then msgpack.  What authors and callers say (inputs,
 items, answers) travels as JSON text inside it, written once where it was made and read where it is shown.
 
-The side that asks sends ``Configure``, ``Open``, ``Input``, ``Cancel``, ``Credit``, ``Ping`` and ``Close``;
+The side that asks sends ``Configure``, ``Open``, ``Cancel``, ``Credit``, ``Ping`` and ``Close``;
 the side that works sends ``Hello``, ``Items``, ``Progress``, ``End`` and ``Pong``.  Each call has exactly one
 ``End``.
 """
@@ -41,7 +41,7 @@ class Configure(_Message, frozen=True, kw_only=True):
     arguments: Mapping[str, str] = {}
     command: str
     path: tuple[str, ...] = ()  # where modules are found
-    log_level: int = 30
+    log_levels: Mapping[str, int] = {}  # by logger
 
 
 class Hello(_Message, frozen=True, kw_only=True):
@@ -51,8 +51,9 @@ class Hello(_Message, frozen=True, kw_only=True):
 
 
 class Open(_Message, frozen=True, kw_only=True):
-    """Run a command once.  ``input`` and ``output_config`` are JSON objects; ``remaining_s`` is the time left
-    to the call's deadline, in seconds: the clocks of two machines need not agree."""
+    """Run a command once.  ``input`` and ``output_config`` are JSON objects; ``window`` is how many bytes of
+    items may be sent before credit must come; ``remaining_s`` is the time left to the call's deadline, in
+    seconds: the clocks of two machines need not agree."""
 
     request_id: str
     task_id: str
@@ -60,18 +61,10 @@ class Open(_Message, frozen=True, kw_only=True):
     input: bytes = b"{}"
     output_config: bytes = b"{}"
     notes: bool = False
-    more_input: bool = False
+    window: int
     remaining_s: float | None = None
     correlation_id: str = ""
     trace_parent: str | None = None
-
-
-class Input(_Message, frozen=True, kw_only=True):
-    """Items for a command that takes a stream, each one JSON; ``last`` says that no more will come."""
-
-    request_id: str
-    items: tuple[bytes, ...] = ()
-    last: bool = False
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
@@ -169,9 +162,7 @@ class Close(_Message, frozen=True, kw_only=True):
     """End in good order: no more calls will come."""
 
 
-Message: TypeAlias = (
-    Configure | Hello | Open | Input | Cancel | Credit | Items | Progress | End | Ping | Pong | Close
-)
+Message: TypeAlias = Configure | Hello | Open | Cancel | Credit | Items | Progress | End | Ping | Pong | Close
 
 
 def read_object(text: bytes) -> dict[str, Any]:

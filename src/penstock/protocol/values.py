@@ -28,11 +28,17 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _AS_TEXT = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)
 
 
+class Json(bytes):
+    """JSON text that another process has checked and written: it goes on as it is."""
+
+    __slots__ = ()
+
+
 def encode_value(value: object) -> bytes:
     """Return ``value`` as JSON.
 
-    Accepts what JSON has, and dataclasses, enums, dates, UUIDs, pydantic models and msgspec structs; the
-    last two write their fields their own way (msgspec: bytes as base64, sets as arrays).
+    Accepts what JSON has, ``Json``, and dataclasses, enums, dates, UUIDs, pydantic models and msgspec
+    structs; the last two write their fields their own way (msgspec: bytes as base64, sets as arrays).
 
     Raises:
         CallError: ``invalid_output``, naming the place, for NaN, bytes, cycles and anything else.
@@ -44,6 +50,8 @@ def encode_value(value: object) -> bytes:
             and _TEXT.issuperset(map(type, value))
         ):
             return _encode(value)
+        if type(value) is Json:
+            return value
         if isinstance(value, msgspec.Struct):
             # A null may be a NaN that msgspec wrote so; only then is the slow look worth it.
             written = _encode(value)

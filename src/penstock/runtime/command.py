@@ -25,7 +25,7 @@ from penstock.calls.budgets import Budgets
 from penstock.errors import AuthoringError
 from penstock.protocol.dispatch import CommandDescription
 from penstock.protocol.messages import Start
-from penstock.runtime.manifest_parts import NO_SETTINGS, CommandSettings
+from penstock.runtime.manifest_parts import NO_SETTINGS, CommandSettings, Isolation
 from penstock.runtime.parameters import InputSchema, Parameter, read_parameters, schema_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
@@ -62,6 +62,8 @@ class Command:
     Attributes:
         concurrency: How many calls run at once.
         queue: How many more may wait.
+        isolation: Where its code runs: on the server's event loop (a blocking function always has a thread),
+            in a thread with a loop of its own, or in a process of its own.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Command:
     parameters: tuple[Parameter, ...]
     concurrency: int
     queue: int
+    isolation: Isolation = "inline"
 
     @property
     def streaming(self) -> bool:
@@ -99,9 +102,14 @@ class BoundCommand:
         return self.command.queue if self.settings.queue is None else self.settings.queue
 
     @property
+    def isolation(self) -> Isolation:
+        """Where its code runs."""
+        return self.settings.isolation or self.command.isolation
+
+    @property
     def on_the_loop(self) -> bool:
         """Whether it runs on the server's event loop, which it can hold."""
-        return not self.command.kind.blocking and self.settings.isolation is None
+        return not self.command.kind.blocking and self.isolation == "inline"
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -135,7 +143,15 @@ class BoundCommand:
         )
 
 
-def define(name: str, function: Function, *, streaming: bool, concurrency: int | None, queue: int) -> Command:
+def define(
+    name: str,
+    function: Function,
+    *,
+    streaming: bool,
+    concurrency: int | None,
+    queue: int,
+    isolation: Isolation = "inline",
+) -> Command:
     """Check an author's function and describe it.
 
     Raises:
@@ -159,8 +175,10 @@ def define(name: str, function: Function, *, streaming: bool, concurrency: int |
     limit = default if concurrency is None else concurrency
     if limit < 1 or queue < 0:
         raise AuthoringError(f"{where}: concurrency is at least 1 and queue at least 0")
+    if isolation not in get_args(Isolation):
+        raise AuthoringError(f"{where}: isolation is one of {', '.join(get_args(Isolation))}")
     description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    return Command(name, function, kind, description, parameters, limit, queue)
+    return Command(name, function, kind, description, parameters, limit, queue, isolation)
 
 
 def bind(command: Command, state_names: frozenset[str], settings: CommandSettings) -> BoundCommand:

@@ -114,7 +114,7 @@ class Executor:
 
     async def _invoke(self, live: Live, command: BoundCommand, call: Callable[[], Any]) -> object:
         kind = command.command.kind
-        if not kind.blocking and command.settings.isolation == "thread":
+        if not kind.blocking and command.isolation == "thread":
             return await self._on_own_loop(live, kind, call)
         if kind is Kind.ASYNC_GENERATOR:
             return await self._pump(live, call())

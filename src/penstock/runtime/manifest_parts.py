@@ -23,6 +23,7 @@ Steps = TypeVar("Steps", bound=tuple[Any, ...])
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 StepId = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+Isolation = Literal["inline", "thread", "process"]
 WorkflowId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 
@@ -92,7 +93,7 @@ class CommandSettings(Part):
 
     concurrency: Annotated[int, Field(ge=1)] | None = None
     queue: Annotated[int, Field(ge=0)] | None = None
-    isolation: Literal["thread", "process"] | None = None
+    isolation: Isolation | None = None
     timeouts: Timeouts = Timeouts()
     openai: Literal["chat"] | None = None
     idempotent: bool = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.errors import AuthoringError
@@ -13,6 +15,20 @@ from penstock.runtime.manifest_lines import Fault
 from penstock.runtime.runtime import Runtime, project_folder, runtimes_made
 
 MANIFEST = "manifest.yml"
+
+
+@dataclass(frozen=True)
+class ProjectSource:
+    """Where another process finds a project.
+
+    Attributes:
+        loader: "module:function"; called with the owner of abort callbacks and the arguments, it returns the
+            project's Runtime.
+        arguments: Text only, by name.
+    """
+
+    loader: str
+    arguments: Mapping[str, str]
 
 
 def read_project(path: Path) -> tuple[Manifest, Path | None]:

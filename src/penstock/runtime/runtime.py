@@ -14,7 +14,7 @@ from penstock.protocol.dispatch import Description
 from penstock.runtime.closing import close
 from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
 from penstock.runtime.manifest import Manifest, load_manifest
-from penstock.runtime.manifest_parts import NO_SETTINGS
+from penstock.runtime.manifest_parts import NO_SETTINGS, Isolation
 from penstock.runtime.state import CLEANUP, INITIALIZE, drop_state
 from penstock.runtime.workflow import Workflow
 
@@ -54,7 +54,12 @@ class Runtime:
         return MappingProxyType(self._commands)
 
     def command(
-        self, name: str, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        queue: int = DEFAULT_QUEUE,
+        isolation: Isolation = "inline",
     ) -> Callable[[F], F]:
         """Make a function that returns its answer a command; the function itself is not changed.
 
@@ -62,17 +67,28 @@ class Runtime:
             name: What callers call it.
             concurrency: How many calls run at once (default: 100 for `async def`, 32 for `def`).
             queue: How many more may wait.
+            isolation: Where it runs: "inline", "thread" or "process" (one of its own, which it cannot take
+                the server down with).
 
         Raises:
             AuthoringError: The function cannot be served; the message says how to fix it.
         """
-        return self._decorator(name, streaming=False, concurrency=concurrency, queue=queue)
+        return self._decorator(
+            name, streaming=False, concurrency=concurrency, queue=queue, isolation=isolation
+        )
 
     def streaming_command(
-        self, name: str, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        queue: int = DEFAULT_QUEUE,
+        isolation: Isolation = "inline",
     ) -> Callable[[F], F]:
         """Make a function that yields items a command; arguments and errors as for ``command``."""
-        return self._decorator(name, streaming=True, concurrency=concurrency, queue=queue)
+        return self._decorator(
+            name, streaming=True, concurrency=concurrency, queue=queue, isolation=isolation
+        )
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have ``callback()`` called once when the app stops, after the state is closed; it may be async.
@@ -106,10 +122,17 @@ class Runtime:
         return MappingProxyType(bound)
 
     def _decorator(
-        self, name: str, *, streaming: bool, concurrency: int | None, queue: int
+        self, name: str, *, streaming: bool, concurrency: int | None, queue: int, isolation: Isolation
     ) -> Callable[[F], F]:
         def register(function: F) -> F:
-            command = define(name, function, streaming=streaming, concurrency=concurrency, queue=queue)
+            command = define(
+                name,
+                function,
+                streaming=streaming,
+                concurrency=concurrency,
+                queue=queue,
+                isolation=isolation,
+            )
             if name in self._commands:
                 raise AuthoringError(f"command {name!r} is defined twice; give one of them another name")
             self._commands[name] = command

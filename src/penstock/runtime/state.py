@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -160,6 +161,7 @@ class Hold:
         command: What the call runs.
         arguments: Its input, checked.
         ensure: Runs `initialize` if the call needs it and it has not run.
+        everywhere: Runs what makes or drops state in every process that has some.
     """
 
     def __init__(
@@ -168,11 +170,13 @@ class Hold:
         command: BoundCommand,
         arguments: Mapping[str, Any],
         ensure: Callable[[], Awaitable[None]],
+        everywhere: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]],
     ) -> None:
         self._state = state
         self._command = command
         self._arguments = arguments
         self._ensure = ensure
+        self._everywhere = everywhere
         self._held: Initialised | None = None
 
     @property
@@ -197,9 +201,10 @@ class Hold:
         """Run the command; returns its answer."""
         name = self._command.command.name
         if name == INITIALIZE:
-            return await self._state.initialise(self._command.command.function, self._arguments, run)
+            function = self._command.command.function
+            return await self._state.initialise(function, self._arguments, partial(self._everywhere, run))
         if name == CLEANUP:
-            return await self._state.clean_up(run)
+            return await self._state.clean_up(partial(self._everywhere, run))
         return await run()
 
     def release(self) -> None:
