@@ -108,7 +108,7 @@ class BudgetWatch:
 
         One timer serves many items: to plan a new one for each would cost more than the item itself.
         """
-        if self._log.size >= self._readers.full_at:
+        if self._readers.holding:
             self.released()
         left_s = self._last + gap_s - self._clock.monotonic()
         if left_s > EARLY_S:

@@ -38,6 +38,11 @@ class Readers:
     def __len__(self) -> int:
         return len(self._attached)
 
+    @property
+    def holding(self) -> bool:
+        """Whether the producer waits for them."""
+        return self._room is not None
+
     def reader(self, after: int) -> WindowedReader:
         """Return a reader behind frame ``after``.
 
