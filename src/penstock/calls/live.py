@@ -80,8 +80,8 @@ class Live:
         self._cancel_delivered: float | None = None
         self._notes = 0
         self._engine_metrics: Mapping[str, Any] = {}
-        self._on_cut: list[Callable[[CancelReason], None]] = []
-        self._on_end: list[Callable[[Live], None]] = []
+        self._on_cut: tuple[Callable[[CancelReason], None], ...] = ()
+        self._on_end: tuple[Callable[[Live], None], ...] = ()
         self._spent: tuple[str, float | None] = ("total", start.timeout_s)
         self.log = CallLog(_writer(start, self.task_id, request_id), self.accepted_at)
         self.readers = Readers(self.log, limits.window, limits.kept_per_call, self._readers_gone)
@@ -202,13 +202,14 @@ class Live:
 
     def on_cut(self, cut: Callable[[CancelReason], None]) -> None:
         """Call ``cut`` when the call is cancelled; at once if it has been."""
-        self._on_cut.append(cut)
-        if self.cancel_reason is not None:
+        if self.cancel_reason is None:
+            self._on_cut += (cut,)
+        else:
             cut(self.cancel_reason)
 
     def on_end(self, ended: Callable[[Live], None]) -> None:
         """Call ``ended`` when the terminal frame is in the log."""
-        self._on_end.append(ended)
+        self._on_end += (ended,)
 
     def mark_delivered(self) -> None:
         """Say that the author's code has felt the cancel."""
@@ -302,7 +303,14 @@ class Live:
             self._watch.close()
             for ended in self._on_end:
                 ended(self)
+            self._at_rest()
         return won
+
+    def _at_rest(self) -> None:
+        """Let go of what only a running call needs: an ended one is kept for minutes."""
+        self._on_cut = self._on_end = ()
+        if not self.readers:
+            self.log.pack()
 
     def _items(self) -> int:
         return self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
@@ -314,9 +322,11 @@ class Live:
 
     def _readers_gone(self) -> None:
         grace_s = (self.start.on_disconnect or OnDisconnect()).grace_s
-        if self.log.ending is not None or grace_s is None:
+        if self.log.ending is not None:
+            self.log.pack()
+        elif grace_s is None:
             return
-        if grace_s == 0:
+        elif grace_s == 0:
             self.cancel(CancelReason.DISCONNECT)
         else:
             self._later("disconnect", grace_s, self._still_gone)

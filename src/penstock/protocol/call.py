@@ -14,6 +14,7 @@ Nothing here waits, and nobody here knows the time: it is passed in.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from enum import IntEnum
@@ -151,6 +152,9 @@ class Ending(NamedTuple):
     reason: CancelReason | None = None
 
 
+_COMPLETED = Ending(State.COMPLETED)
+
+
 class CallLog:
     """The append-only, numbered log of one call's frames, each already in wire form.
 
@@ -163,6 +167,8 @@ class CallLog:
     """
 
     __slots__ = (
+        "_begin",
+        "_block",
         "_call",
         "_ends",
         "_finish_lock",
@@ -179,8 +185,10 @@ class CallLog:
         self._call = Call()
         self._writer = writer
         self._lines: list[bytes] = []
-        self._ends: list[int] = []  # byte position behind each kept line, counted from the first ever
-        self._waiting: list[Callable[[], None]] = []
+        self._block = b""  # the kept lines of a packed log, in place of ``_lines``
+        self._begin = 0  # byte position of the oldest line kept, counted from the first ever
+        self._ends = array("Q")  # byte position behind each kept line
+        self._waiting: tuple[Callable[[], None], ...] = ()
         self._finish_lock = Lock()
         self.first_seq = 0  # of the oldest frame kept
         self.size = 0  # bytes ever appended
@@ -201,7 +209,7 @@ class CallLog:
     @property
     def kept_size(self) -> int:
         """Bytes of the frames still kept."""
-        return self.size - self.position(self.first_seq - 1)
+        return self.size - self._begin
 
     # -- writing -------------------------------------------------------------------------------------
 
@@ -235,9 +243,7 @@ class CallLog:
         """
         value = encode_value(answer) if has_answer else None
         write = self._writer.completed
-        return self._finish(
-            Step.COMPLETE, Ending(State.COMPLETED), lambda seq: write(value, metrics, seq, now)
-        )
+        return self._finish(Step.COMPLETE, _COMPLETED, lambda seq: write(value, metrics, seq, now))
 
     def fail(self, error: CallError, now: float) -> bool:
         """Append the ``error`` frame; returns whether it came first."""
@@ -270,7 +276,7 @@ class CallLog:
         self._ends.append(self.size)
         self._call.next_seq += 1
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, ()
             for wake in waiting:
                 wake()
 
@@ -278,7 +284,7 @@ class CallLog:
 
     def wake_on_append(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once, at the next frame."""
-        self._waiting.append(wake)
+        self._waiting += (wake,)
 
     def read(self, after: int, max_bytes: int) -> list[bytes]:
         """Return the frames that follow number ``after``: all of them, or the first ``max_bytes`` worth
@@ -293,25 +299,44 @@ class CallLog:
                 f"frames before {self.first_seq} are gone; continue with after={self.first_seq - 1}",
                 first_seq=self.first_seq,
             )
-        if start >= len(self._lines):
+        if start >= len(self._ends):
             return []
-        limit = self._ends[start] - len(self._lines[start]) + max_bytes
-        if limit >= self.size:
-            return self._lines[start:]
-        return self._lines[start : max(start + 1, bisect_right(self._ends, limit, start))]
+        limit = self.position(after) + max_bytes
+        stop = None if limit >= self.size else max(start + 1, bisect_right(self._ends, limit, start))
+        return self._unpacked(start, stop) if self._block else self._lines[start:stop]
 
     def position(self, seq: int) -> int:
         """Return how many bytes the frames up to number ``seq`` have, from the first ever."""
         index = seq - self.first_seq
-        if index >= 0:
-            return self._ends[min(index, len(self._ends) - 1)] if self._ends else self.size
-        return self._ends[0] - len(self._lines[0]) if self._ends else self.size
+        if index < 0 or not self._ends:
+            return self._begin
+        return self._ends[min(index, len(self._ends) - 1)]
 
     def trim(self, keep_bytes: int) -> None:
         """Forget the oldest frames until at most ``keep_bytes`` are kept."""
         if self.kept_size <= keep_bytes:
             return
         drop = bisect_left(self._ends, self.size - keep_bytes) + 1
+        begin = self._ends[drop - 1]
+        self._block = self._block[begin - self._begin :]
+        self._begin = begin
         del self._lines[:drop]
         del self._ends[:drop]
         self.first_seq += drop
+
+    def pack(self) -> None:
+        """Keep the frames as one block; for a log that has ended and is kept in case somebody asks.
+
+        An object per frame would cost half as much memory again, and every full garbage collection would
+        look at each of them.
+        """
+        self._block += b"".join(self._lines)
+        self._lines = _PACKED
+
+    def _unpacked(self, start: int, stop: int | None) -> list[bytes]:
+        cuts = [end - self._begin for end in self._ends[start:stop]]
+        first = self._ends[start - 1] - self._begin if start else 0
+        return [self._block[begin:end] for begin, end in zip([first, *cuts], cuts, strict=False)]
+
+
+_PACKED: list[bytes] = []  # the lines of every packed log
