@@ -37,10 +37,6 @@ def processes_not_built(manifest: Manifest) -> Iterator[Fault]:
     """Yield what asks for child processes, which this version does not start (``not_implemented``)."""
     if manifest.workers:
         yield Fault(("workers",), "worker processes are not implemented yet; write 0, or remove the line")
-    for name, settings in manifest.commands.items():
-        if settings.isolation == "process":
-            place = ("commands", name, "isolation")
-            yield Fault(place, "isolation in a process is not implemented yet; write thread, or remove it")
 
 
 def _startup(manifest: Manifest, commands: Commands) -> Iterator[Fault]:

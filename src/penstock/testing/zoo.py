@@ -1,6 +1,6 @@
 """The model zoo: commands that behave well, badly and worse, to test whatever runs commands.
 
-Those that take their process down come with worker processes.
+Those that take their process down are in ``penstock.testing.deadly``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from penstock.testing.journal import Journal
 HELD_AT_MOST_S = 30.0  # a test that forgets `release` must not leave a thread behind for good
 
 
+def _own_runtime() -> Runtime:
+    return Runtime(Manifest(name="zoo", default_command="echo"))
+
+
 @dataclass(frozen=True)
 class Zoo:
     """A runtime of test doubles.
@@ -29,7 +33,7 @@ class Zoo:
         journal: What happened in them, by request id.
     """
 
-    runtime: Runtime = field(default_factory=lambda: Runtime(Manifest(name="zoo", default_command="echo")))
+    runtime: Runtime = field(default_factory=_own_runtime)
     journal: Journal = field(default_factory=Journal)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -55,8 +59,8 @@ class Zoo:
         self.journal.record("finished", call.request_id)
 
 
-def model_zoo() -> Zoo:
-    """Return a fresh zoo with the commands:
+def model_zoo(runtime: Runtime | None = None, journal: Journal | None = None) -> Zoo:
+    """Return a fresh zoo, on a runtime and with a journal of its own unless they are given.  Its commands:
 
     - ``echo(value)`` returns its input.
     - ``ticker(n, dt)`` yields ``{"tick": i}`` n times, ``dt`` seconds apart.
@@ -67,7 +71,7 @@ def model_zoo() -> Zoo:
     - ``late_yield_after_cancel()`` yields once more when it is cancelled.
     - ``block()`` and ``spin()`` hold their thread, waiting or computing, until ``release``.
     """
-    animals = Zoo()
+    animals = Zoo(runtime or _own_runtime(), journal or Journal())
     for add in (_add_tame, _add_endless, _add_stubborn, _add_threaded):
         add(animals)
     return animals
