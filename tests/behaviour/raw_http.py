@@ -1,0 +1,147 @@
+"""A bare HTTP/1.1 client over asyncio: raw bytes go in, and the ways in which a client leaves are its own.
+
+It is no client to use elsewhere: it knows just enough to read what the server under test writes, and it
+believes nothing (a body that ends early raises).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import anyio
+
+WAIT_S = 5.0  # bounds every wait of this suite; nothing here is meant to take longer than a moment
+LINGER_NOT = struct.pack("ii", 1, 0)  # a close that sends RST
+
+Departure = Literal["fin", "rst", "half"]
+Address = tuple[str, int]
+
+
+class Head(NamedTuple):
+    """The first part of a response."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+class Reply(NamedTuple):
+    """A whole response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class CutShort(Exception):
+    """The connection ended within a response."""
+
+
+class Connection:
+    """One connection; requests on it one after the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._chunked = False
+        self._left = 0  # bytes of a body with a length
+
+    @classmethod
+    async def open(cls, address: Address) -> Connection:
+        """Connect."""
+        with anyio.fail_after(WAIT_S):
+            return cls(*await asyncio.open_connection(*address, limit=32 * 1024 * 1024))
+
+    def send(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        self._writer.write(data)
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Write a request."""
+        fields = {"host": "test", **(headers or {})}
+        if body is not None:
+            fields = {"content-type": "application/json", "content-length": str(len(body)), **fields}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        self.send("\r\n".join((*lines, "", "")).encode("latin-1") + (body or b""))
+
+    async def head(self, method: str = "POST") -> Head:
+        """Read the first part of the response to a request of ``method``."""
+        with anyio.fail_after(WAIT_S):
+            try:
+                text = await self._reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError) as error:
+                raise CutShort("before the response's headers were complete") from error
+        first, *lines = text.decode("latin-1").split("\r\n")[:-2]
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        self._chunked = headers.get("transfer-encoding") == "chunked"
+        self._left = 0 if method == "HEAD" else int(headers.get("content-length", 0))
+        return Head(int(first.split()[1]), headers)
+
+    async def piece(self) -> bytes:
+        """Read the next chunk of the body as the server wrote it; empty at the body's end.
+
+        Raises:
+            CutShort: The connection ended first.
+        """
+        with anyio.fail_after(WAIT_S):
+            try:
+                return await (self._chunk() if self._chunked else self._rest())
+            except (asyncio.IncompleteReadError, ConnectionError) as error:
+                raise CutShort("within the response's body") from error
+
+    async def body(self) -> bytes:
+        """Read the whole body."""
+        pieces = []
+        while piece := await self.piece():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def reply(self, method: str = "POST") -> Reply:
+        """Read a whole response."""
+        head = await self.head(method)
+        return Reply(*head, await self.body())
+
+    async def ended(self) -> bytes:
+        """Read until the server closes; return what came."""
+        with anyio.fail_after(WAIT_S):
+            try:
+                return await self._reader.read()
+            except ConnectionError:
+                return b""
+
+    async def leave(self, how: Departure) -> None:
+        """Go away: close in order, reset, or close only the direction to the server."""
+        if how == "half":
+            self._writer.write_eof()
+            return
+        if how == "rst":
+            peer: socket.socket = self._writer.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            self._writer.transport.abort()
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close."""
+        self._writer.close()
+        with anyio.fail_after(WAIT_S):
+            try:
+                await self._writer.wait_closed()
+            except ConnectionError:
+                pass  # the server was faster
+
+    async def _chunk(self) -> bytes:
+        size = int(await self._reader.readuntil(b"\r\n"), 16)
+        data = (await self._reader.readexactly(size + 2))[:-2]
+        if not size:
+            self._chunked = False
+        return data
+
+    async def _rest(self) -> bytes:
+        data = await self._reader.readexactly(self._left)
+        self._left = 0
+        return data

@@ -1,0 +1,91 @@
+"""Serves an app for a test, and checks what must hold when the test is done with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import anyio
+from behaviour.checks import at_rest, check_calls
+from behaviour.connect import Way
+from behaviour.raw_http import WAIT_S, Address
+from behaviour.seam import Switch, Watched
+
+from penstock.calls.clock import Clock
+from penstock.calls.limits import CallLimits
+from penstock.calls.tasks import TaskOwner
+from penstock.protocol.dispatch import LOCAL
+from penstock.protocol.messages import CancelReason
+from penstock.runtime.app import App
+from penstock.runtime.runtime import Runtime
+from penstock.server.host import Host, Hosted
+from penstock.server.settings import ServerSettings
+
+
+@asynccontextmanager
+async def hosted(dispatcher: Hosted, **settings: object) -> AsyncIterator[tuple[Host, Address]]:
+    """Serve ``dispatcher`` on a free loopback port."""
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    host = Host(dispatcher, ServerSettings(port=0, **settings), ready.set_result)
+    tasks = TaskOwner()
+    serving = tasks.start(host.serve(), name="host")
+    with anyio.fail_after(WAIT_S):
+        await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+        url = urlsplit(ready.result() if ready.done() else await serving)
+    try:
+        yield host, (url.hostname, url.port)
+    finally:
+        host.stop()
+        with anyio.fail_after(2 * WAIT_S):
+            await serving
+
+
+class Connect:
+    """Gives a test its app, reached through one way in.
+
+    ::
+
+        async with connect(runtime) as way:
+            call = await way.open("predict", {"prompt": "A fox"})
+
+    Leaving cancels what still runs, and checks every call and every permit.
+
+    Args:
+        way: Which way.
+        switch: Stands behind the server.
+        address: Of the server.
+    """
+
+    def __init__(self, way: type[Way], switch: Switch, address: Address) -> None:
+        self.way = way
+        self._switch = switch
+        self._address = address
+
+    @asynccontextmanager
+    async def __call__(
+        self, runtime: Runtime, *, limits: CallLimits | None = None, clock: Clock | None = None
+    ) -> AsyncIterator[Way]:
+        app = App(runtime, limits=limits, clock=clock)
+        await app.start()
+        dispatcher = Watched(app)
+        self._switch.inner = dispatcher
+        way = self.way(dispatcher, self._address)
+        try:
+            try:
+                yield way
+            finally:
+                await way.aclose()
+            await _cancel_what_is_left(dispatcher)
+            await at_rest(app)
+            await check_calls(way)
+        finally:
+            # Bounded, as a test that fails may leave code behind that never stops.
+            with anyio.fail_after(WAIT_S):
+                await app.aclose()
+
+
+async def _cancel_what_is_left(dispatcher: Watched) -> None:
+    for record in dispatcher.tasks(LOCAL):
+        await dispatcher.cancel(record.request_id, CancelReason.CALLER, LOCAL)
