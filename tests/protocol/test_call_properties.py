@@ -99,6 +99,11 @@ class CallAndItsReaders(RuleBasedStateMachine):
         self.log.trim(keep)
         assert self.log.kept_size <= keep
 
+    @precondition(lambda self: self.ended_as is not None)
+    @rule()
+    def pack(self) -> None:
+        self.log.pack()  # what an ended log is kept as; nobody may see a difference
+
     # -- the link and the other side -------------------------------------------------------------------
 
     @precondition(lambda self: self.link)
