@@ -17,6 +17,7 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import EventMetrics
 from penstock.protocol.values import encode_value
 
+MAX_TASK_ID = 128  # characters
 TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 

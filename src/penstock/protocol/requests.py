@@ -5,12 +5,12 @@ Keys that a message does not name are ignored, as clients of the protocol may se
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.messages import OnDisconnect, Start, WireForm
+from penstock.protocol.messages import MAX_TASK_ID, OnDisconnect, Start, WireForm
 
 
 class CallBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,38 +94,57 @@ class WorkflowBody(CallBody, frozen=True, kw_only=True):
         return self.workflow_id
 
 
+TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
+
+
 class TaskMessage(CallBody, frozen=True, kw_only=True, tag_field="type", tag="task"):
-    """Run the default command, in V1."""
+    """Run the default command, in V1; ``correlation_id`` stands for the header X-Request-Id."""
+
+    correlation_id: str | None = None
 
 
 class CommandMessage(CommandBody, frozen=True, kw_only=True, tag_field="type", tag="command"):
     """Run a command, in V2."""
 
+    correlation_id: str | None = None
+
+
+class WorkflowMessage(WorkflowBody, frozen=True, kw_only=True, tag_field="type", tag="workflow"):
+    """Run a workflow."""
+
+    correlation_id: str | None = None
+
 
 class CancelMessage(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
     """Cancel a call by its task id."""
 
-    task_id: str
+    task_id: TaskName
 
 
 class ResumeMessage(msgspec.Struct, frozen=True, tag_field="type", tag="resume"):
     """Read a call again, behind frame number ``after``."""
 
-    task_id: str
+    task_id: TaskName
     after: int = -1
+
+
+class DetachMessage(msgspec.Struct, frozen=True, tag_field="type", tag="detach"):
+    """Read a call no longer on this socket; answered by ``detached`` behind the last of its frames."""
+
+    task_id: TaskName
 
 
 class InputMessage(msgspec.Struct, frozen=True, tag_field="type", tag="input"):
     """One item for a call whose command takes a stream."""
 
-    task_id: str
+    task_id: TaskName
     data: msgspec.Raw
 
 
 class InputEndMessage(msgspec.Struct, frozen=True, tag_field="type", tag="input_end"):
     """No more items come for this call."""
 
-    task_id: str
+    task_id: TaskName
 
 
 class PingMessage(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
@@ -135,8 +154,10 @@ class PingMessage(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
 Message = (
     TaskMessage
     | CommandMessage
+    | WorkflowMessage
     | CancelMessage
     | ResumeMessage
+    | DetachMessage
     | InputMessage
     | InputEndMessage
     | PingMessage
@@ -148,8 +169,11 @@ _decode_workflow = msgspec.json.Decoder(WorkflowBody).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 
 
+_SHOWN = 300  # characters of a fault that are told: it may quote what was sent
+
+
 class _Named(msgspec.Struct):
-    task_id: str | None = None
+    task_id: TaskName | None = None
 
 
 def read_body(body: bytes) -> CommandBody:
@@ -177,7 +201,7 @@ def read_workflow_body(body: bytes) -> WorkflowBody:
 
 
 def _unreadable(error: Exception) -> CallError:
-    return CallError(f"the body is not a request: {error}", ErrorCode.INVALID_ARGUMENT)
+    return CallError(f"the body is not a request: {_shortened(error)}", ErrorCode.INVALID_ARGUMENT)
 
 
 class BadMessage(CallError):
@@ -197,7 +221,7 @@ def read_message(text: bytes | str) -> Message:
     try:
         message: Message = _decode_message(text)
     except _FAULTS as error:
-        raise BadMessage(f"not a message of this protocol: {error}", _task_named(text)) from error
+        raise BadMessage(f"not a message of this protocol: {_shortened(error)}", _task_named(text)) from error
     return message
 
 
@@ -206,6 +230,11 @@ def _task_named(text: bytes | str) -> str | None:
         return msgspec.json.decode(text, type=_Named).task_id
     except _FAULTS:
         return None
+
+
+def _shortened(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _missing(name: str) -> CallError:

@@ -5,6 +5,7 @@ Raw ASGI, one owned task per call: no framework object stands between a token an
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -15,7 +16,15 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller, Dispatcher
 from penstock.protocol.messages import Start, WireForm
-from penstock.server.exchange import ClientGone, Exchange, Header, Receive, Send
+from penstock.server.exchange import (
+    ClientGone,
+    Exchange,
+    Header,
+    Receive,
+    Send,
+    correlation_id,
+    header_of,
+)
 from penstock.server.keepalive import KeepAlive
 from penstock.server.meta import MetaRoutes
 from penstock.server.pump import Pump
@@ -56,6 +65,7 @@ class Application:
         self._watches = TaskOwner()
         self._keepalive = KeepAlive(self._clock, self._settings.silent_s)
         self._pump = Pump(self._watches, self._keepalive)
+        self._sockets: set[Socket] = set()
         self.routes = self._routes()
         self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
         self._patterns = [
@@ -94,7 +104,20 @@ class Application:
             await receive()
             await send({"type": "websocket.close"})  # before it is accepted: a 403 on the wire
             return
-        await Socket(self._dispatcher, Caller(), self._clock.wall).serve(dict(scope), receive, send)
+        correlation = correlation_id(header_of(scope, b"x-request-id"), self._settings.max_request_id)
+        caller = Caller(correlation_id=correlation, trace_parent=header_of(scope, b"traceparent"))
+        socket = Socket(self._dispatcher, caller, self._clock.wall, send, scope.get("extensions") or {})
+        self._sockets.add(socket)
+        try:
+            await socket.serve(receive)
+        finally:
+            self._sockets.discard(socket)
+
+    async def close_sockets(self) -> None:
+        """Close every WebSocket, behind the terminal frames of its calls; returns within a few seconds."""
+        closing = [self._watches.start(socket.finish(), name="closing") for socket in self._sockets]
+        if closing:
+            await asyncio.wait(closing)
 
     async def aclose(self) -> None:
         """Stop what was started here."""

@@ -2,10 +2,15 @@
 
 The stock protocol makes one system call per message.  The extension is named in the scope, so that an
 application can fall back to plain sends on other servers.
+
+It also bounds what the stock protocol does not: how long a peer may leave what was written for it, how many
+pongs wait for a peer that does not read, what empty fragments cost; and it logs nothing that a peer sent.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +19,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 BATCH_EXTENSION = "penstock.websocket.batch"
 BATCH_MESSAGE = "penstock.websocket.send"
+
+SLOW_READER_S = 30.0
+LEAVE_S = 10.0  # how long a connection that was closed may take to send what is left
+
+_log = logging.getLogger("penstock.server")
 
 _TEXT = 0x81  # FIN and the opcode for text: RFC 6455 section 5.2
 
@@ -41,7 +51,19 @@ def join_messages(lines: Sequence[bytes]) -> bytes:
 
 
 class BatchingWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, plus ``penstock.websocket.send`` with ``lines``."""
+    """uvicorn's protocol, plus ``penstock.websocket.send`` with ``lines``.
+
+    Args:
+        slow_reader_s: Seconds after which a peer that takes nothing of what waits for it is dropped.
+    """
+
+    def __init__(self, *args: Any, slow_reader_s: float = SLOW_READER_S, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.conn.debug = False  # it would log what is sent
+        self._slow_reader_s = slow_reader_s
+        self._slow: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._owed_pong = b""
 
     def handle_connect(self, event: Any) -> None:
         """Announce the extension in the scope of a connection that was accepted."""
@@ -56,6 +78,100 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
             await super().send(message)
             return
         await self.writable.wait()
-        if self.disconnected or self.close_sent:
+        if self.disconnected or self.close_sent or self.transport.is_closing():
             raise ClientDisconnected
         self.transport.write(join_messages(message["lines"]))
+
+    # -- what comes ----------------------------------------------------------------------------------
+
+    def handle_cont(self, event: Any) -> None:
+        """Join fragments as they come: empty ones cost nothing, however many there are."""
+        frames: list[Any] = self.frames
+        if type(frames[0]) is not bytearray:
+            frames[0] = bytearray(frames[0])
+        frames[0] += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message over.  One that is not UTF-8 closes the connection (RFC 6455 section 8.1)."""
+        data, self.frames = self.frames[0], []
+        if self.close_sent:  # the application has done with it; what still comes is passed over
+            return
+        try:
+            self.queue.put_nowait(self._event(data))
+        except UnicodeDecodeError:
+            self.conn.send_close(1007, "text must be UTF-8")
+            self.handle_parser_exception()
+            return
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _event(self, data: bytes | bytearray) -> Any:
+        if self.curr_msg_data_type == "text":
+            return {"type": "websocket.receive", "text": data.decode()}
+        return {"type": "websocket.receive", "bytes": bytes(data)}
+
+    def handle_ping(self) -> None:
+        """Answer; while the peer does not read, only the latest ping is owed an answer (section 5.5.3)."""
+        output = self.conn.data_to_send()
+        if self.writable.is_set():
+            self.transport.write(b"".join(output))
+        elif output:
+            self._owed_pong = output[-1]
+
+    # -- a peer that does not read, or leaves --------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """Note since when the peer takes nothing."""
+        super().pause_writing()
+        self._slow = self.loop.call_later(self._slow_reader_s, self._drop)
+
+    def resume_writing(self) -> None:
+        """The peer reads."""
+        _cancel(self._slow)
+        if self._owed_pong:
+            owed, self._owed_pong = self._owed_pong, b""
+            self.transport.write(owed)
+        super().resume_writing()
+
+    def eof_received(self) -> None:
+        """Take a half-close for leaving, at once: what is unsent would hold the connection open."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application."""
+        _cancel(self._slow)
+        _cancel(self._leaving)
+        super().connection_lost(exc)
+
+    def keepalive_timeout(self) -> None:
+        """Close the connection of a peer that does not answer pings, whatever it has not read."""
+        super().keepalive_timeout()
+        self._leave_within(0)
+
+    def handle_close(self, event: Any) -> None:
+        """Close in order, within a bounded time."""
+        super().handle_close(event)
+        self._leave_within(LEAVE_S)
+
+    def handle_parser_exception(self) -> None:
+        """Close for a fault of the peer's, within a bounded time."""
+        super().handle_parser_exception()
+        self._leave_within(LEAVE_S)
+
+    def _leave_within(self, seconds: float) -> None:
+        if self.transport.get_write_buffer_size():
+            _cancel(self._leaving)
+            self._leaving = self.loop.call_later(seconds, self.transport.abort)
+
+    def _drop(self) -> None:
+        _log.warning("a WebSocket client took nothing for %g s; it is dropped", self._slow_reader_s)
+        self.transport.abort()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

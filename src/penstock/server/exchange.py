@@ -20,6 +20,20 @@ JSON: Header = (b"content-type", b"application/json")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
+def header_of(scope: MutableMapping[str, Any], name: bytes) -> str | None:
+    """Return a header of an ASGI scope; the first, where it stands several times."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
+def correlation_id(given: str | None, max_length: int) -> str:
+    """Return an X-Request-Id in its printable part, or an invented one."""
+    return _UNPRINTABLE.sub("", given or "")[:max_length] or secrets.token_hex(16)
+
+
 class ClientGone(Exception):
     """The client left before its request was complete; there is nobody to answer."""
 
@@ -50,18 +64,14 @@ class Exchange:
         self.wall = wall
         self.max_body = max_body
         self.started = False
-        correlation = _UNPRINTABLE.sub("", self.header(b"x-request-id") or "")[:max_correlation]
         self.caller = Caller(
-            correlation_id=correlation or secrets.token_hex(16), trace_parent=self.header(b"traceparent")
+            correlation_id=correlation_id(self.header(b"x-request-id"), max_correlation),
+            trace_parent=self.header(b"traceparent"),
         )
 
     def header(self, name: bytes) -> str | None:
         """Return a request header; the first, where it stands several times."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                text: str = value.decode("latin-1")
-                return text
-        return None
+        return header_of(self.scope, name)
 
     async def json_body(self) -> bytes:
         """Return the body of a request that must be JSON.

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import uvicorn
@@ -55,7 +56,7 @@ class Host:
             uvicorn.Config(
                 self._application,
                 http="httptools",
-                ws=BatchingWebSocket,
+                ws=partial(BatchingWebSocket, slow_reader_s=settings.slow_reader_s),  # type: ignore[arg-type]
                 ws_max_size=settings.max_body,
                 ws_ping_interval=settings.ping_s,
                 ws_ping_timeout=settings.ping_s / 2,
@@ -109,6 +110,7 @@ class Host:
 
     async def _wind_up(self, serving: asyncio.Task[None]) -> None:
         await self._hosted.aclose()
+        await self._application.close_sockets()
         self._server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await serving

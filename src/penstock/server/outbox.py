@@ -5,38 +5,66 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-MAX_WAITING = 64 * 1024  # bytes; calls wait while more than this waits for the socket
+from penstock.calls.tasks import TaskOwner
+
+MAX_WAITING = 64 * 1024  # bytes; whoever has more to say waits for the socket
+
+
+class SocketGone(Exception):
+    """The peer has left: nothing reaches it any more."""
 
 
 class Outbox:
-    """Collects lines and writes them together.
+    """Collects lines and writes them together, in the order they came; whoever waits gets its turn in that
+    order, too.
 
     Args:
-        write: Writes lines, each as a message of its own; returns once the socket takes more.
+        write: Writes lines, each as a message of its own; returns once the socket takes more, and raises
+            ``OSError`` once the peer has gone.
+        tasks: Owns the task that writes; there is one only while there is something to write.
     """
 
-    def __init__(self, write: Callable[[Sequence[bytes]], Awaitable[None]]) -> None:
+    def __init__(self, write: Callable[[Sequence[bytes]], Awaitable[None]], tasks: TaskOwner) -> None:
         self._write = write
+        self._tasks = tasks
         self._lines: list[bytes] = []
-        self._size = 0
-        self._filled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._size = 0  # of what was put and is not written yet
+        self._turn = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None
+        self._moved: asyncio.Future[None] | None = None
+        self._gone = False
 
     async def put(self, lines: Sequence[bytes]) -> None:
-        """Add lines; waits while too much is waiting already."""
-        await self._room.wait()
-        self._lines += lines
-        self._size += sum(map(len, lines))
-        self._filled.set()
-        if self._size > MAX_WAITING:
-            self._room.clear()
+        """Add lines; waits while too much is waiting already.
 
-    async def run(self) -> None:
-        """Write what is put, until cancelled or the socket is gone."""
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            lines, self._lines, self._size = self._lines, [], 0
-            await self._write(lines)
-            self._room.set()
+        Raises:
+            SocketGone: The peer has left.
+        """
+        async with self._turn:
+            while self._size > MAX_WAITING and not self._gone:
+                self._moved = asyncio.get_running_loop().create_future()
+                await self._moved
+            if self._gone:
+                raise SocketGone
+            self._lines += lines
+            self._size += sum(map(len, lines))
+            if self._writing is None:
+                self._writing = self._tasks.start(self._run(), name="writing")
+
+    async def _run(self) -> None:
+        try:
+            while self._lines:
+                lines, self._lines = self._lines, []
+                await self._write(lines)
+                self._size -= sum(map(len, lines))
+                self._wake()
+        except OSError:
+            self._gone = True
+            self._lines.clear()
+        finally:
+            self._writing = None
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)

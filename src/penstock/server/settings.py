@@ -29,6 +29,9 @@ class ServerSettings(BaseSettings):
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_request_id: Annotated[int, Field(gt=0, description="Characters of X-Request-Id that are kept.")] = 128
     ping_s: Annotated[float, Field(gt=0, description="WebSocket ping; closed after 1.5 times that.")] = 30.0
+    slow_reader_s: Annotated[
+        float, Field(gt=0, description="How long a WebSocket client may take nothing of what waits for it.")
+    ] = 30.0
     silent_s: Annotated[float, Field(gt=0, description="Most silence on an HTTP stream.")] = (
         15.0
     )
