@@ -172,7 +172,11 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # Connections inherit it.  asyncio sets it only on sockets whose protocol number says TCP, which those
+        # accepted here have not: headers and body of an answer would lie 40 ms apart.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (")[0]  # less the address, said before
         raise PenstockError(
