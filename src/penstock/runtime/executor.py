@@ -27,6 +27,7 @@ from penstock.runtime.threads import DaemonThreads, ThreadedCall, ThreadedItems
 _log = logging.getLogger("penstock.executor")
 
 BURST = 128  # items a generator that never waits may yield before the event loop turns
+BURST_S = 0.005  # ... and for how long: items must not wait while it computes the next one
 
 
 class Hold(Protocol):
@@ -136,13 +137,15 @@ class Executor:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
         last: object = None
         left = 1  # so that the first item leaves at once
+        turned = wall()
         try:
             async for last in items:
-                append(last, wall())
+                now = wall()
+                append(last, now)
                 left -= 1
-                if not left or log.size >= readers.full_at:
+                if not left or now - turned > BURST_S or log.size >= readers.full_at:
                     await live.breathe()
-                    left = BURST
+                    left, turned = BURST, wall()
         finally:
             await items.aclose()
         return last
