@@ -4,6 +4,7 @@ of them, and everything that was taken is back."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterable
@@ -11,9 +12,9 @@ from typing import NamedTuple
 
 import anyio
 import anyio.lowlevel
+
 from behaviour.connect import TERMINAL, Frame, Handle, Way
 from behaviour.raw_http import WAIT_S
-
 from penstock.calls.live import Live
 from penstock.protocol.dispatch import LOCAL, Dispatcher
 from penstock.runtime.app import App
@@ -37,7 +38,7 @@ def check_log(lines: Iterable[bytes], first_seq: int = 0) -> None:
     assert sum(status in TERMINAL for status in statuses) == 1, statuses
     assert statuses.count("accepted") == (0 if first_seq else 1), statuses
     assert first_seq or statuses[0] == "accepted", statuses
-    for before, after in zip(statuses, statuses[1:], strict=False):
+    for before, after in itertools.pairwise(statuses):
         assert after in _MAY_FOLLOW[before], statuses
     times = [frame["timestamp"] for frame in frames]
     assert times == sorted(times), times
@@ -134,6 +135,8 @@ class Resources:
         """Check that none came to stay."""
         await until(lambda: not self._more_tasks(), self._more_tasks)
         for thread in set(threading.enumerate()) - self._threads:
+            if thread.name.startswith("asyncio_"):
+                continue  # of the event loop's own pool
             thread.join(WAIT_S)
             assert not thread.is_alive(), f"still {thread}"
 

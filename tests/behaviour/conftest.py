@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+
 from behaviour.checks import Resources
 from behaviour.connect import WAYS, HttpNdjson, Way
 from behaviour.raw_http import Address

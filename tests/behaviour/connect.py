@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import anyio
 import msgspec
-from behaviour.raw_http import WAIT_S, Address, Connection, CutShort, Departure, Reply
-from behaviour.seam import Watched
 
+from behaviour.raw_http import WAIT_S, Address, Connection, Departure, Reply
+from behaviour.seam import Watched
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError
 from penstock.protocol.dispatch import LOCAL, FrameReader, LiveCall
@@ -102,7 +102,8 @@ class Handle(ABC):
 
     async def last(self) -> Frame:
         """Return the terminal frame, passing over those before it."""
-        return (await self.frames())[-1]
+        await self.frames()
+        return json.loads(self.received[-1])
 
     async def cancel(self) -> str:
         """Cancel from elsewhere; return the outcome."""

@@ -7,6 +7,7 @@ believes nothing (a body that ends early raises).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Mapping
@@ -128,11 +129,9 @@ class Connection:
     async def aclose(self) -> None:
         """Close."""
         self._writer.close()
-        with anyio.fail_after(WAIT_S):
-            try:
-                await self._writer.wait_closed()
-            except ConnectionError:
-                pass  # the server was faster
+        # The server may have been faster.
+        with anyio.fail_after(WAIT_S), contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def _chunk(self) -> bytes:
         size = int(await self._reader.readuntil(b"\r\n"), 16)

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import anyio
+
 from behaviour.checks import at_rest, check_calls
 from behaviour.connect import Way
 from behaviour.raw_http import WAIT_S, Address
 from behaviour.seam import Switch, Watched
-
 from penstock.calls.clock import Clock
 from penstock.calls.limits import CallLimits
 from penstock.calls.tasks import TaskOwner

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from behaviour.checks import check_log, happened, until
 from behaviour.connect import Handle, Way
 from behaviour.promises import promise
 from behaviour.served import Connect
-
 from penstock import CallError, CommandError, Runtime
 from penstock.calls.limits import CallLimits
 from penstock.calls.tasks import TaskOwner
