@@ -97,6 +97,10 @@ class Isolation:
         """Return how the processes are, by command."""
         return {name: supervisor.status for name, supervisor in self._supervisors.items()}
 
+    def supervisor(self, command: str) -> Supervisor:
+        """Return what keeps the process of an isolated command."""
+        return self._supervisors[command]
+
     def has(self, request_id: str) -> bool:
         """Whether a call has been handed to its process, whose own abort callbacks then serve it."""
         return request_id in self._forwarded
@@ -121,7 +125,7 @@ class Isolation:
     # -- calls ---------------------------------------------------------------------------------------
 
     async def _stream(
-        self, supervisor: Supervisor, live: Live, text: bytes, **_: Any
+        self, supervisor: Supervisor, live: Live, text: bytes, /, **_: Any
     ) -> AsyncGenerator[Json, None]:
         async with self._remote(supervisor, live, text) as call:
             while ready := await call.take():
@@ -132,7 +136,7 @@ class Isolation:
                         live.note("progress", read_object(entry.about))
             await _conclude(live, call)
 
-    async def _answer(self, supervisor: Supervisor, live: Live, text: bytes, **_: Any) -> Json:
+    async def _answer(self, supervisor: Supervisor, live: Live, text: bytes, /, **_: Any) -> Json:
         async with self._remote(supervisor, live, text) as call:
             while ready := await call.take():
                 for entry in ready:

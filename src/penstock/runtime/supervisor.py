@@ -69,11 +69,10 @@ class Supervisor:
         self._grace_s = grace_s
         self._tasks = TaskOwner()
         self._backoff = Backoff(settings.backoff_s, settings.backoff_most_s)
-        self._process: ChildProcess | None = None
+        self._up: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
         self._keeper: asyncio.Task[None] | None = None
-        self._up = asyncio.Event()
         self._initial: bytes | None = None
-        self.status = "not started"
+        self._status = "not started"
 
     @property
     def command(self) -> str:
@@ -81,9 +80,16 @@ class Supervisor:
         return self._configure.command
 
     @property
+    def status(self) -> str:
+        """How its process is, in a few words."""
+        if self._up.done() and self._up.result().over.done():
+            return f"respawning after {self._up.result().over.result()}"
+        return self._status
+
+    @property
     def pid(self) -> int | None:
         """The id of the process that is up; None while there is none."""
-        return self._process.pid if self._process is not None and self._up.is_set() else None
+        return self._up.result().pid if self._up.done() else None
 
     async def start(self) -> None:
         """Bring the first process up.
@@ -91,11 +97,11 @@ class Supervisor:
         Raises:
             AuthoringError: It does not come up, and a next one would not either.
         """
-        self.status = "starting"
+        self._status = "starting"
         try:
             await self._bring_up()
         except ProcessLost as error:
-            self.status = f"failed: {error.why}"
+            self._status = f"failed: {error.why}"
             raise AuthoringError(f"{self.command} cannot run in a process of its own: {error}") from error
         self._keeper = self._tasks.start(self._keep_up(), name=f"{self.command}: supervisor")
 
@@ -129,36 +135,36 @@ class Supervisor:
     async def restore(self, initial: bytes | None) -> None:
         """Go back to the state that ``initial`` made; to none, in a new process, without it."""
         self._initial = initial
-        process = self._process
-        if initial is not None and process is not None and self._up.is_set():
-            try:
-                await self._run(process, self._replay(initial))
-            except CallError:
-                process.kill("its former state could not be restored")
-        elif process is not None:
+        if not self._up.done():
+            return
+        process = self._up.result()
+        if initial is None:
             process.kill("`initialize` failed elsewhere")
+            return
+        try:
+            await self._run(process, self._replay(initial))
+        except CallError:
+            process.kill("its former state could not be restored")
 
     async def aclose(self) -> None:
         """Close the process."""
-        self.status = "closing"
-        self._up.clear()
+        self._status = "closing"
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait((self._keeper,))
-        if self._process is not None:
-            await self._process.close()
+        if self._up.done():
+            await self._up.result().close()
         await self._tasks.aclose()
 
     # -- inside --------------------------------------------------------------------------------------
 
     async def _running(self) -> ChildProcess:
-        try:
-            await asyncio.wait_for(self._up.wait(), self._settings.wait_s)
-        except asyncio.TimeoutError:
+        if not self._up.done():
+            await asyncio.wait((self._up,), timeout=self._settings.wait_s)
+        if not self._up.done():
             text = f"{self.command} has no process to run in ({self.status}); try again"
-            raise CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=self._backoff.now_s) from None
-        assert self._process is not None
-        return self._process
+            raise CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=self._backoff.now_s)
+        return self._up.result()
 
     async def _bring_up(self) -> None:
         process = ChildProcess(self._configure, self._settings, self._tasks)
@@ -172,22 +178,22 @@ class Supervisor:
         except BaseException:
             await process.discard()
             raise
-        self._process = process
-        self.status = "running"
-        self._up.set()
+        self._status = "running"
+        self._up.set_result(process)
 
     async def _keep_up(self) -> None:
-        while self._process is not None:
-            began = asyncio.get_running_loop().time()
-            await asyncio.wait((self._process.over,))
-            self._up.clear()
-            if asyncio.get_running_loop().time() - began >= self._settings.steady_s:
+        loop = asyncio.get_running_loop()
+        while True:
+            began, process = loop.time(), self._up.result()
+            await asyncio.wait((process.over,))
+            self._up = loop.create_future()
+            if loop.time() - began >= self._settings.steady_s:
                 self._backoff.reset()
-            await self._replace(self._process.over.result())
+            await self._replace(process.over.result())
 
     async def _replace(self, why: str) -> None:
-        while not self._up.is_set():
-            self.status = f"respawning after {why}"
+        while not self._up.done():
+            self._status = f"respawning after {why}"
             await asyncio.sleep(self._backoff.next_s())
             try:
                 await self._bring_up()

@@ -17,19 +17,19 @@ ADDRESS = "PENSTOCK_ZOO_JOURNAL"
 
 
 class RelayedJournal(Journal):
-    """Records, and tells the process that listens at ``ADDRESS``; nobody there is no error."""
+    """Records, and tells the process that listens at ``ADDRESS``, if the environment names one."""
 
     def __init__(self) -> None:
         super().__init__()
         self._address = os.environ.get(ADDRESS, "")
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
 
     def record(self, event: str, request_id: str | None = None) -> None:
         """See ``Journal.record``."""
         whose = request_id or get_request_id() or ""
         super().record(event, whose)
-        if self._socket is not None:
-            self._socket.sendto(f"{whose} {event}".encode(), self._address)
+        if self._address:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
+                telling.sendto(f"{whose} {event}".encode(), self._address)
 
 
 @contextmanager
