@@ -7,7 +7,6 @@ learns that it was overrun.  With no reader nothing holds the producer back.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from types import TracebackType
 
@@ -85,8 +84,9 @@ class Readers:
     @property
     def unread(self) -> int:
         """Bytes that the fastest reader has not had; 0 without a reader."""
-        front = max((reader.position for reader in self._attached), default=sys.maxsize)
-        return max(0, self._log.size - front)
+        if not self._attached:
+            return 0
+        return self._log.size - max([reader.position for reader in self._attached])
 
     def trim(self) -> None:
         """Forget the oldest frames past the kept size, but none that the fastest reader has not had."""

@@ -83,7 +83,7 @@ _STEPS: Mapping[str, Step] = {
     "error": Step.FAIL,
     "cancelled": Step.CANCEL,
 }
-_ITEM = Step.ITEM
+_ITEM, _STREAMING = Step.ITEM, State.STREAMING
 
 
 class Call:
@@ -222,7 +222,8 @@ class CallLog:
         """
         call = self._call
         line = self._writer.item(data, call.next_seq, now)
-        call.advance(_ITEM)
+        if call.state is not _STREAMING:  # there an item changes nothing
+            call.advance(_ITEM)
         self._append(line)
 
     def note(self, kind: Note, about: Mapping[str, Any], now: float) -> None:

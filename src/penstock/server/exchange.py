@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from penstock.calls.ids import new_id
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import error_envelope
@@ -31,7 +31,7 @@ def header_of(scope: MutableMapping[str, Any], name: bytes) -> str | None:
 
 def correlation_id(given: str | None, max_length: int) -> str:
     """Return an X-Request-Id in its printable part, or an invented one."""
-    return _UNPRINTABLE.sub("", given or "")[:max_length] or secrets.token_hex(16)
+    return _UNPRINTABLE.sub("", given or "")[:max_length] or new_id()
 
 
 class ClientGone(Exception):
@@ -46,7 +46,7 @@ class Exchange:
         max_body: Largest body, in bytes.
     """
 
-    __slots__ = ("_send", "caller", "max_body", "receive", "scope", "started", "wall")
+    __slots__ = ("_headers", "_send", "caller", "max_body", "receive", "scope", "started", "wall")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Exchange:
         self.scope = scope
         self.receive = receive
         self._send = send
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a name, the first counts
         self.wall = wall
         self.max_body = max_body
         self.started = False
@@ -71,7 +72,8 @@ class Exchange:
 
     def header(self, name: bytes) -> str | None:
         """Return a request header; the first, where it stands several times."""
-        return header_of(self.scope, name)
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def json_body(self) -> bytes:
         """Return the body of a request that must be JSON.

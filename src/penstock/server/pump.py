@@ -6,8 +6,7 @@ call is the call's own affair.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 from penstock.calls.tasks import TaskOwner
@@ -18,6 +17,8 @@ from penstock.protocol.dispatch import Batch, FrameReader, LiveCall
 from penstock.protocol.messages import error_envelope
 from penstock.server.exchange import Exchange, Header, retry_after
 from penstock.server.keepalive import KeepAlive
+
+ACCEPTED = 0  # number of the frame that an answer follows
 
 
 class StreamForm(NamedTuple):
@@ -62,41 +63,56 @@ class Pump:
         Raises:
             CallError: There are no such frames, or no longer; nothing was written.
         """
-        async with self._reading(exchange, live, after) as reader:
-            await exchange.start(200, form.headers)
-            try:
-                with self._keepalive.watching(reader) as pulse:
-                    async for batch in reader:
-                        pulse.quiet = 0
-                        part = form.join(batch) if batch.lines else form.keepalive(exchange.wall())
-                        await exchange.write(part, more=batch.ending is None)
-            except CallError as error:  # the log was trimmed past this reader
-                line = form.envelope(error_envelope(error, exchange.wall(), task_id=live.task_id))
-                await exchange.write(line, more=False)
+        async with live.reader(after) as reader:
+            with _Watch(self._tasks, exchange, reader):
+                await self._write(exchange, reader, form, live.task_id)
+
+    async def _write(self, exchange: Exchange, reader: FrameReader, form: StreamForm, task_id: str) -> None:
+        await exchange.start(200, form.headers)
+        more = True
+        try:
+            with self._keepalive.watching(reader) as pulse:
+                async for batch in reader:
+                    pulse.quiet = 0
+                    part = form.join(batch) if batch.lines else form.keepalive(exchange.wall())
+                    more = batch.ending is None
+                    await exchange.write(part, more=more)
+            if more:  # read from behind the end: there was nothing to write
+                await exchange.write(b"", more=False)
+        except CallError as error:  # the log was trimmed past this reader
+            line = form.envelope(error_envelope(error, exchange.wall(), task_id=task_id))
+            await exchange.write(line, more=False)
 
     async def answer(self, exchange: Exchange, live: LiveCall) -> None:
         """Wait for the terminal frame and write it, with the status of its outcome."""
-        async with self._reading(exchange, live, -1) as reader:
-            async for batch in reader:
-                if batch.ending is not None:
-                    headers = retry_after(batch.ending.error)
-                    await exchange.reply(status_of(batch.ending), batch.lines[-1], headers)
-
-    @asynccontextmanager
-    async def _reading(self, exchange: Exchange, live: LiveCall, after: int) -> AsyncIterator[FrameReader]:
-        """Attach a reader that is closed when the client leaves."""
-        async with live.reader(after) as reader:
-            watch = self._tasks.start(_watch(exchange, reader), name="watch")
-            try:
-                yield reader
-            finally:
-                watch.cancel()
+        async with live.reader(ACCEPTED) as reader:
+            with _Watch(self._tasks, exchange, reader):
+                async for batch in reader:
+                    if batch.ending is not None:
+                        headers = retry_after(batch.ending.error)
+                        await exchange.reply(status_of(batch.ending), batch.lines[-1], headers)
 
 
-async def _watch(exchange: Exchange, reader: FrameReader) -> None:
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
-    reader.close()
+class _Watch:
+    """Closes a reader when its client leaves, while the block lasts."""
+
+    __slots__ = ("_exchange", "_reader", "_task", "_tasks")
+
+    def __init__(self, tasks: TaskOwner, exchange: Exchange, reader: FrameReader) -> None:
+        self._tasks = tasks
+        self._exchange = exchange
+        self._reader = reader
+
+    def __enter__(self) -> None:
+        self._task = self._tasks.start(self._until_gone(), name="watch")
+
+    def __exit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    async def _until_gone(self) -> None:
+        while (await self._exchange.receive())["type"] != "http.disconnect":
+            pass
+        self._reader.close()
 
 
 def status_of(ending: Ending) -> int:
