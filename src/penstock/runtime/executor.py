@@ -84,14 +84,13 @@ class Executor:
         live = work.live
         try:
             ambient.current.set(work.context)
-            live.on_cut(_cut(live))
+            live.on_cut(_cut(live, in_thread=work.command.command.kind.blocking))
             await self._admitted(work)
             await self._perform(work)
-        except KeyboardInterrupt:
-            self._fail(live, asyncio.CancelledError())
-            raise
         except BaseException as error:  # noqa: BLE001 - the one place where exceptions become wire errors
             self._fail(live, error)
+            if isinstance(error, KeyboardInterrupt) and not work.command.command.kind.blocking:
+                raise  # Ctrl-C that arrived within a command; one raised in a thread is the author's own
         finally:
             live.mark_stopped()
             work.hold.release()
@@ -179,15 +178,20 @@ class Executor:
             live.fail(CallError(f"{name} failed ({type(error).__name__})", ErrorCode.COMMAND_FAILED))
 
 
-def _cut(live: Live) -> Callable[[CancelReason], None]:
-    """Return what cuts the scope of the task that runs ``live``: the current one."""
+def _cut(live: Live, *, in_thread: bool) -> Callable[[CancelReason], None]:
+    """Return what cuts the scope of the task that runs ``live``: the current one.
+
+    Args:
+        in_thread: The author's code runs in a thread, where it feels the cancel only when it asks or ends.
+    """
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
 
     def cut(_: CancelReason) -> None:
         if task is not None:
             task.cancel()
-            # The task is thrown its cancel at its next step, which stands in the loop's queue before this.
-            loop.call_soon(live.mark_delivered)
+            if not in_thread:
+                # The task is thrown its cancel at its next step, which stands in the loop's queue before this.
+                loop.call_soon(live.mark_delivered)
 
     return cut

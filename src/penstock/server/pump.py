@@ -6,7 +6,8 @@ call is the call's own affair.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from penstock.calls.tasks import TaskOwner
@@ -64,7 +65,7 @@ class Pump:
             CallError: There are no such frames, or no longer; nothing was written.
         """
         async with live.reader(after) as reader:
-            with _Watch(self._tasks, exchange, reader):
+            with self._watching(exchange, reader):
                 await self._write(exchange, reader, form, live.task_id)
 
     async def _write(self, exchange: Exchange, reader: FrameReader, form: StreamForm, task_id: str) -> None:
@@ -86,33 +87,26 @@ class Pump:
     async def answer(self, exchange: Exchange, live: LiveCall) -> None:
         """Wait for the terminal frame and write it, with the status of its outcome."""
         async with live.reader(ACCEPTED) as reader:
-            with _Watch(self._tasks, exchange, reader):
+            with self._watching(exchange, reader):
                 async for batch in reader:
                     if batch.ending is not None:
                         headers = retry_after(batch.ending.error)
                         await exchange.reply(status_of(batch.ending), batch.lines[-1], headers)
 
+    @contextmanager
+    def _watching(self, exchange: Exchange, reader: FrameReader) -> Iterator[None]:
+        """Close ``reader`` when the client leaves."""
+        watch = self._tasks.start(_until_gone(exchange, reader), name="watch")
+        try:
+            yield
+        finally:
+            watch.cancel()
 
-class _Watch:
-    """Closes a reader when its client leaves, while the block lasts."""
 
-    __slots__ = ("_exchange", "_reader", "_task", "_tasks")
-
-    def __init__(self, tasks: TaskOwner, exchange: Exchange, reader: FrameReader) -> None:
-        self._tasks = tasks
-        self._exchange = exchange
-        self._reader = reader
-
-    def __enter__(self) -> None:
-        self._task = self._tasks.start(self._until_gone(), name="watch")
-
-    def __exit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    async def _until_gone(self) -> None:
-        while (await self._exchange.receive())["type"] != "http.disconnect":
-            pass
-        self._reader.close()
+async def _until_gone(exchange: Exchange, reader: FrameReader) -> None:
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+    reader.close()
 
 
 def status_of(ending: Ending) -> int:
