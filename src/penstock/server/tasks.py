@@ -50,7 +50,7 @@ class TaskRoutes:
 
 
 def _after(exchange: Exchange) -> int:
-    query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+    query = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     text = query["after"][-1] if "after" in query else exchange.header(b"last-event-id")
     if text is None:
         return -1
