@@ -88,9 +88,10 @@ def zoo() -> Iterator[Zoo]:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Fail a test after which a thread of ours still runs."""
+    """Fail a test after which a thread of ours still runs that it has begun."""
+    before = set(threading.enumerate())
     yield
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("penstock-"):
             thread.join(5)
             assert not thread.is_alive(), thread
