@@ -26,7 +26,7 @@ class Blocking:
     def __init__(self) -> None:
         self.journal = Journal()
         self.released = threading.Event()
-        names = ("block", "items", "wait", "where", "plain", "cleanup_that_waits")
+        names = ("block", "items", "wait", "where", "plain", "cleanup_that_waits", "sum_up")
         settings = {name: {"isolation": "thread"} for name in names}
         self.runtime = rt = Runtime(Manifest.model_validate({"commands": settings}))
         rt.command("block")(self.block)
@@ -35,7 +35,15 @@ class Blocking:
         rt.command("where")(self.where)
         rt.command("plain")(self.plain)
         rt.streaming_command("cleanup_that_waits")(self.cleanup_that_waits)
+        rt.command("sum_up")(self.sum_up)
         rt.command("echo")(self.echo)
+
+    async def sum_up(self, numbers: AsyncIterator[int]) -> int:
+        total = 0
+        async for number in numbers:
+            total += number
+            self.journal.record("taken")
+        return total
 
     async def echo(self) -> str:
         return "here"
@@ -183,6 +191,19 @@ async def test_a_cancel_that_comes_before_the_thread_starts(serve: Any, blocking
             assert last.status == "cancelled"
             await served.settled()
         assert blocking.journal.count("started") == blocking.journal.count("stopped")
+
+
+async def test_it_takes_a_stream(serve: Any, blocking: Blocking) -> None:
+    async with serve(blocking.runtime) as served:
+        live = await served.open("sum_up", more_input=True, numbers=[1])
+        for number in range(2, 501):
+            live.send(b"%d" % number)
+            if number % 50 == 0:
+                with anyio.fail_after(5):
+                    await blocking.journal.wait("taken", times=number)
+        live.end_input()
+        (*_, last) = await served.frames(live)
+    assert last.data == sum(range(501))
 
 
 async def test_the_watchdog_leaves_it_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from penstock.errors import CallError, ErrorCode
@@ -13,7 +14,7 @@ MAX_WAITING = 1024  # items a command may be behind; the sender is then told, as
 
 
 class InputStream:
-    """Items for one command, in order; the command iterates over them.
+    """Items for one command, in order; the command iterates over them, on whichever event loop it runs.
 
     Args:
         name: The parameter they are for, for messages.
@@ -59,12 +60,33 @@ class InputStream:
 
     async def __anext__(self) -> Any:
         while not self._items:
-            if self._ended:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            # Items may come from another thread at any moment: after the last look there is a waiter.
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            ended = self._ended
+            if not self._items:
+                if ended:
+                    raise StopAsyncIteration
+                await waiter
         return self._items.popleft()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is None:
+            return
+        if waiter.get_loop() is _running_loop():
+            _set(waiter)
+        else:
+            with suppress(RuntimeError):  # a command whose loop is closed takes no more
+                waiter.get_loop().call_soon_threadsafe(_set, waiter)
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
