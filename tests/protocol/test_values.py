@@ -160,7 +160,6 @@ def test_what_an_item_may_be(value: object, expected: object) -> None:
         ({"a": {"\ud83d": 1}}, "the item's a.\\ud83d", "lone surrogate"),
         (Event(["\ud800"]), "the item's text[0]", "lone surrogate"),
     ],
-    ids=repr,
 )
 def test_what_is_refused_names_its_place(value: object, place: str, what: str) -> None:
     with pytest.raises(CallError) as refused:

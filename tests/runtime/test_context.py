@@ -101,7 +101,7 @@ async def test_progress_is_a_note(serve: Any, notes: bool) -> None:
     assert frames[-1].data == 1
 
 
-@pytest.mark.parametrize("fraction", [float("nan"), object(), b"half"], ids=repr)
+@pytest.mark.parametrize("fraction", [float("nan"), object(), b"half"], ids=type)
 async def test_progress_that_is_no_json_is_refused_where_it_is_told(serve: Any, fraction: Any) -> None:
     refused: list[CallError] = []
     rt = Runtime()

@@ -166,7 +166,7 @@ async def test_sys_exit_in_a_command_fails_that_call_only(serve: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("junk", [float("nan"), b"x", object(), {"a": {"b": "\ud800"}}], ids=repr)
+@pytest.mark.parametrize("junk", [float("nan"), b"x", object(), {"a": {"b": "\ud800"}}], ids=type)
 async def test_what_is_no_json_is_invalid_output(serve: Any, kind: str, junk: object) -> None:
     after = 1 if streams(kind) else 0
     async with serve(runtime(kind, lambda i: junk if i == after else i)) as served:
