@@ -85,7 +85,9 @@ class Live:
         self._spent: tuple[str, float | None] = ("total", start.timeout_s)
         self.log = CallLog(_writer(start, self.task_id, request_id), self.accepted_at)
         self.readers = Readers(self.log, limits.window, limits.kept_per_call, self._readers_gone)
-        self._watch = BudgetWatch(budgets, clock, self.log, self.readers, self._items, self._overspent)
+        self._watch: BudgetWatch | None = None
+        if budgets != NO_BUDGETS:
+            self._watch = BudgetWatch(budgets, clock, self.log, self.readers, self._items, self._overspent)
         if start.timeout_s is not None:
             self._later("deadline", start.timeout_s, lambda: self.cancel(CancelReason.DEADLINE))
 
@@ -172,7 +174,8 @@ class Live:
         """Say that the author's code starts now."""
         self.started_at = self._clock.wall()
         self._started = self._clock.monotonic()
-        self._watch.started()
+        if self._watch is not None:
+            self._watch.started()
 
     async def breathe(self) -> None:
         """Let the event loop turn, and wait while the producer is a window ahead of its readers.
@@ -184,7 +187,8 @@ class Live:
             self._first_item = self._clock.monotonic()
         self.trim()
         await self.readers.room()
-        self._watch.released()
+        if self._watch is not None:
+            self._watch.released()
 
     def trim(self) -> None:
         """Forget the oldest frames past the kept size."""
@@ -300,7 +304,8 @@ class Live:
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
-            self._watch.close()
+            if self._watch is not None:
+                self._watch.close()
             for ended in self._on_end:
                 ended(self)
             self._at_rest()

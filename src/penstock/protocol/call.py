@@ -21,6 +21,8 @@ from enum import IntEnum
 from threading import Lock
 from typing import Any, NamedTuple
 
+import msgspec
+
 from penstock.errors import CallError, LocalProtocolError, RemoteProtocolError, ReplayTruncated
 from penstock.protocol.messages import CancelReason, CancelTimes, Frame, FrameWriter, Note
 from penstock.protocol.values import encode_value
@@ -86,14 +88,11 @@ _STEPS: Mapping[str, Step] = {
 _ITEM, _STREAMING = Step.ITEM, State.STREAMING
 
 
-class Call:
+class Call(msgspec.Struct, gc=False, eq=False):
     """The machine: a state, and the number the next frame has."""
 
-    __slots__ = ("next_seq", "state")
-
-    def __init__(self) -> None:
-        self.state = State.ACCEPTED
-        self.next_seq = 0
+    state: State = State.ACCEPTED
+    next_seq: int = 0
 
     def advance(self, step: Step) -> None:
         """Take ``step``.

@@ -71,7 +71,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True):
+class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request to run one command, or the workflow that ``workflow_id`` names, once.
 
     An empty ``command`` is the dispatcher's default one; without ``on_disconnect`` what runs decides;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -15,6 +14,7 @@ import msgspec
 from penstock.calls.admission import Admission
 from penstock.calls.budgets import NO_BUDGETS, Budgets
 from penstock.calls.clock import Clock, SystemClock
+from penstock.calls.ids import new_id
 from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live, wait_ended
@@ -281,7 +281,7 @@ class App:
         return self._begin(Work(live, context, WORKFLOW, {"run": run}, place, run))
 
     def _accept(self, start: Start, caller: Caller, budgets: Budgets, request_id: str | None = None) -> Live:
-        request_id = request_id or secrets.token_hex(16)
+        request_id = request_id or new_id()
         return Live(start, request_id, caller, clock=self._clock, limits=self.limits, budgets=budgets)
 
     def _begin(self, work: Work) -> Live:
