@@ -175,18 +175,20 @@ class ChildProcess:
         link, link_there = socket.socketpair()
         pulse, pulse_there = socket.socketpair()
         try:
-            self._process = process = await _run_child(link_there.fileno(), pulse_there.fileno())
+            await self._loop.create_unix_connection(lambda: self._link, sock=link)
+            await self._loop.create_unix_connection(lambda: self._pulse, sock=pulse)
+            self._process = await _run_child(link_there.fileno(), pulse_there.fileno())
         except OSError as error:
             raise ProcessLost("cannot be spawned", str(error)) from error
         finally:
             link_there.close()
             pulse_there.close()
             if self._process is None:
+                self._link.abort()
+                self._pulse.abort()
                 link.close()
                 pulse.close()
-        self._tasks.start(self._watch_exit(process), name=f"{self._name}: exit")
-        await self._loop.create_unix_connection(lambda: self._link, sock=link)
-        await self._loop.create_unix_connection(lambda: self._pulse, sock=pulse)
+        self._tasks.start(self._watch_exit(self._process), name=f"{self._name}: exit")
 
     async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
         """See the process to its end, whatever ends it."""

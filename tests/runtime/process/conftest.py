@@ -104,7 +104,8 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def isolate(folder: Path) -> Isolate:
     """Return ``isolate(*commands, code=…, manifest=…, settings…)``, an async context that gives an app, with
-    those commands in processes of their own.  Leaving it proves that nothing is left behind."""
+    those commands in processes of their own (``name=inline`` for one that is not).  Leaving it proves that
+    nothing is left behind."""
 
     @asynccontextmanager
     async def run(
@@ -115,7 +116,7 @@ def isolate(folder: Path) -> Isolate:
         async with app:
             isolated = Isolated(app)
             yield isolated
-            assert set(commands) <= set(await isolated.checks())
+            assert {name for name in commands if "=" not in name} <= set(await isolated.checks())
             pids = [supervisor.pid for supervisor in app._isolation._supervisors.values()]
         assert len(app._tasks) == 0
         assert len(app._store) == 0
@@ -137,7 +138,8 @@ def make_app(
     settings: dict[str, float] | None = None,
 ) -> App:
     """Write a project and return its app."""
-    isolated = ", ".join(f"{name}: {{isolation: process}}" for name in commands)
+    settings_of = [(*name.split("="), "process")[:2] for name in commands]
+    isolated = ", ".join(f"{name}: {{isolation: {where}}}" for name, where in settings_of)
     text = f"name: zoo\nentrypoint: run.py\ncommands: {{{isolated}}}\n{manifest}"
     (folder / "manifest.yml").write_text(text)
     (folder / "run.py").write_text(code)
@@ -155,6 +157,12 @@ async def journal(folder: Path) -> AsyncIterator[Journal]:
     """What happens in the zoo's processes."""
     with listen(folder / "j") as told:
         yield told
+
+
+@pytest.fixture
+def levels() -> Callable[[], tuple[int, int, list[str]]]:
+    """Return what counts what a process can leave behind here."""
+    return resources
 
 
 def resources() -> tuple[int, int, list[str]]:
