@@ -22,6 +22,7 @@ BATCH_MESSAGE = "penstock.websocket.send"
 
 SLOW_READER_S = 30.0
 LEAVE_S = 10.0  # how long a connection that was closed may take to send what is left
+STOP_S = 0.5  # ... where the server stops, and has given it time before
 
 _log = logging.getLogger("penstock.server")
 
@@ -149,6 +150,9 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """Close the connection of a peer that does not answer pings, whatever it has not read."""
+        if self.read_paused:  # it may have answered: it is the application that is behind
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self._leave_within(0)
 
@@ -161,6 +165,11 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
         """Close for a fault of the peer's, within a bounded time."""
         super().handle_parser_exception()
         self._leave_within(LEAVE_S)
+
+    def shutdown(self) -> None:
+        """Close as the server stops."""
+        super().shutdown()
+        self._leave_within(STOP_S)
 
     def _leave_within(self, seconds: float) -> None:
         if self.transport.get_write_buffer_size():
