@@ -104,14 +104,14 @@ def test_versions_are_text_as_they_are_written(tmp_path: Path, written: str, ver
 
 def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
     text = (
-        "name: 123\nstartup: [on, {command: 1}]\nstate: [no]\nrequires: [3.0]\ncommands: {off: {queue: 1}}\n"
+        "name: 123\nstartup: [on, {command: 1}]\nstate: [no]\nrequires: [3]\ncommands: {off: {queue: 1}}\n"
         "workflows: {1: {steps: [{id: yes, command: 2, input: {n: 3}}, "
         "{parallel: [{id: no, command: on}]}]}}\n"
     )
     manifest = load(tmp_path, text)
     assert manifest.name == "123"
     assert [step.command for step in manifest.startup] == ["on", "1"]
-    assert (manifest.state, manifest.requires, list(manifest.commands)) == (("no",), ("3.0",), ["off"])
+    assert (manifest.state, manifest.requires, list(manifest.commands)) == (("no",), ("3",), ["off"])
     steps = list(manifest.plans()["1"].steps())
     assert [(step.id, step.command) for step in steps] == [("yes", "2"), ("no", "on")]
     assert steps[0].input.value == {"n": 3}  # an input is not text: it keeps its type

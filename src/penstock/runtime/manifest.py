@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from penstock.errors import ManifestError
 from penstock.runtime.manifest_lines import Document, Fault, Place, read_document
@@ -18,7 +19,13 @@ from penstock.runtime.workflow import Workflow, plan_workflow
 
 _log = logging.getLogger("penstock.manifest")
 
-Requirement = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*([<>=!~;@(].*)?$")]
+
+def _requirement(text: str) -> str:
+    try:
+        Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError("should be a requirement, such as torch>=2.4") from error
+    return text
 
 
 class Manifest(Part):
@@ -36,7 +43,7 @@ class Manifest(Part):
     commands: Mapping[str, CommandSettings] = {}
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     workflows: Mapping[WorkflowId, WorkflowSpec] = {}
-    requires: tuple[Requirement, ...] = ()
+    requires: tuple[Annotated[str, AfterValidator(_requirement)], ...] = ()
 
     _document: Document | None = PrivateAttr(None)
 
@@ -120,7 +127,6 @@ def _say(fault: Fault, document: Document | None) -> str:
 _PATTERNS = {
     "name": "small letters, digits and '-' only, such as my-project",
     "id": "1 to 64 letters, digits, '_' or '-', the first a letter or '_'",
-    "requires": "a requirement, such as torch>=2.4",
     "workflows": "1 to 128 letters, digits, '_', '.' or '-', the first a letter, digit or '_'",
 }
 
