@@ -25,6 +25,7 @@ from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.app import App
 from penstock.runtime.context import current_call
 from penstock.runtime.manifest import Manifest
+from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.project import ProjectSource, import_project, read_project
 from penstock.runtime.runtime import Runtime, describe
 from penstock.server.settings import ServerSettings
@@ -122,7 +123,8 @@ def describe_project(project: Path) -> Description:
     runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, AbortCallbacks())
     if runtime.manifest.engine is not None:
         serve_engine(runtime, engines.open("scripted"))  # every engine serves the same commands
-    return describe(runtime.manifest, runtime.bound_commands())
+    commands = runtime.bound_commands()
+    return describe(runtime.manifest, commands, check_fit(runtime.manifest, commands))
 
 
 def serve_engine(runtime: Runtime, engine: Engine) -> None:

@@ -14,7 +14,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 Name = Annotated[str, typer.Argument(help="The command, such as predict.")]
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[INPUT]...", help="Its input: name=text, name:=json or name=@file."),
+    typer.Argument(metavar="INPUT", help="Its input: name=text, name:=json or name=@file."),
 ]
 Url = Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="The server.")]
 Stream = Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")]

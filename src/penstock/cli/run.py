@@ -25,12 +25,12 @@ Engine = Annotated[
     str | None,
     typer.Option(envvar="PENSTOCK_ENGINE", help="Serve a model with no code, such as llamacpp:smollm2-135m."),
 ]
-Host = Annotated[str | None, typer.Option(help="Address to listen on.  [env: PENSTOCK_HOST; 127.0.0.1]")]
-Port = Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.  [env: PENSTOCK_PORT; 8000]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on (PENSTOCK_HOST; 127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one (PENSTOCK_PORT; 8000).")]
 WsPort = Annotated[
     int | None,
     typer.Option(
-        help="A second port, for WebSocket.  [env: PENSTOCK_WS_PORT; 8765 if free, none with --port 0]"
+        help="A second port, for WebSocket (PENSTOCK_WS_PORT; 8765 if it is free, none with --port 0)."
     ),
 ]
 Compat = Annotated[
