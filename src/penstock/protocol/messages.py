@@ -167,9 +167,9 @@ def decode_frame(line: bytes | str) -> Frame:
 
 
 def encode_metrics(metrics: EventMetrics) -> dict[str, Any]:
-    """Return an engine's measurements as the fields they have on the wire."""
+    """Return an engine's measurements as the fields they have on the wire, less those it did not make."""
     plain: dict[str, Any] = msgspec.to_builtins(metrics)
-    return plain
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 class FrameWriter:

@@ -47,10 +47,11 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             CallError: ``invalid_argument``.
         """
+        given = bytes(self.input)
         return Start(
             command=command,
             workflow_id=workflow_id,
-            input=b"{}" if self.input == b"null" else bytes(self.input),
+            input=b"{}" if given == b"null" else given,
             form=form,
             task_id=self.task_id,
             output_config=self.output_config or {},
