@@ -103,6 +103,14 @@ class Live:
         """How it ended; None while it goes on."""
         return self.log.ending
 
+    @property
+    def fault(self) -> str | None:
+        """Why it did not complete, in words; None if it did, or while it goes on."""
+        ending = self.log.ending
+        if ending is None or ending.state is State.COMPLETED:
+            return None
+        return "it was cancelled" if ending.error is None else ending.error.message
+
     def remaining(self) -> float | None:
         """Seconds left to the deadline, at least 0; None without one."""
         if self._deadline is None:

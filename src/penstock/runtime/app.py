@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -15,13 +14,11 @@ from penstock.calls.admission import Admission
 from penstock.calls.budgets import NO_BUDGETS, Budgets
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.ids import new_id
-from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live, wait_ended
 from penstock.calls.store import CallStore
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
-from penstock.protocol.call import State
 from penstock.protocol.dispatch import (
     LOCAL,
     Caller,
@@ -257,7 +254,7 @@ class App:
         if start.command == INITIALIZE:
             start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
         live = self._accept(start, caller, command.budgets, request_id)
-        live.inputs = _take_stream(command, arguments, start)
+        live.inputs = command.take_stream(arguments, start)
         if listed:
             self._store.add(live)
         context = CallContext(live, asyncio.get_running_loop())
@@ -339,7 +336,7 @@ class App:
         if live is None or live.ending is not None:
             live = self._initialising = self._open(Start(command=INITIALIZE), LOCAL)
         await wait_ended(live)
-        if (fault := _fault(live)) is not None:
+        if (fault := live.fault) is not None:
             raise CallError(f"{INITIALIZE} did not complete: {fault}", ErrorCode.FAILED_PRECONDITION)
 
     # -- inside --------------------------------------------------------------------------------------
@@ -380,7 +377,7 @@ class App:
         except CallError as error:
             raise AuthoringError(f"{step.command} could not start: {error.message}") from error
         await wait_ended(live)
-        if (fault := _fault(live)) is not None:
+        if (fault := live.fault) is not None:
             raise AuthoringError(f"{step.command} did not complete: {fault}")
 
     async def _until_idle(self, over: asyncio.Event) -> None:
@@ -401,24 +398,3 @@ class App:
 
     def _enter(self, status: Phase, phase: str) -> None:
         self._status, self._phase, self._phase_began = status, phase, self._clock.monotonic()
-
-
-def _fault(live: Live) -> str | None:
-    """Return why an ended call did not complete; None if it did."""
-    ending = live.ending
-    if ending is None or ending.state is State.COMPLETED:
-        return None
-    return "it was cancelled" if ending.error is None else ending.error.message
-
-
-def _take_stream(command: BoundCommand, arguments: dict[str, Any], start: Start) -> InputStream | None:
-    """Put an input stream in the place of the items that came with the request."""
-    parameter = command.input.stream
-    if parameter is None:
-        return None
-    stream = InputStream(parameter.name, command.input.check_item)
-    stream.preload(arguments.get(parameter.name, []))
-    if not start.more_input:
-        stream.end()
-    arguments[parameter.name] = stream
-    return stream

@@ -22,6 +22,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from penstock.calls.budgets import Budgets
+from penstock.calls.inputs import InputStream
 from penstock.errors import AuthoringError
 from penstock.protocol.dispatch import CommandDescription
 from penstock.protocol.messages import Start
@@ -131,6 +132,18 @@ class BoundCommand:
             on_disconnect=start.on_disconnect or self.settings.on_disconnect,
             timeout_s=min(totals, default=None),
         )
+
+    def take_stream(self, arguments: dict[str, Any], start: Start) -> InputStream | None:
+        """Put an input stream in the place of the items that came with the request; None if it takes none."""
+        parameter = self.input.stream
+        if parameter is None:
+            return None
+        stream = InputStream(parameter.name, self.input.check_item)
+        stream.preload(arguments.get(parameter.name, []))
+        if not start.more_input:
+            stream.end()
+        arguments[parameter.name] = stream
+        return stream
 
     def describe(self) -> CommandDescription:
         """Return what `GET /v2/commands` shows."""
