@@ -131,7 +131,7 @@ class Live:
 
     def _open_inputs(self) -> InputStream:
         if self.inputs is None:
-            raise CallError(f"{self.start.command} takes no input stream", ErrorCode.INVALID_ARGUMENT)
+            raise CallError(f"{self.start.target} takes no input stream", ErrorCode.INVALID_ARGUMENT)
         if self.log.ending is not None:
             raise CallError(f"call {self.task_id} has ended", ErrorCode.FAILED_PRECONDITION)
         return self.inputs
