@@ -25,6 +25,7 @@ from penstock.protocol.dispatch import LOCAL, FrameReader, LiveCall
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
 
 Frame = dict[str, Any]
+ANSWER_S = 60.0  # an answer comes when its call ends, whenever the test ends it; the test's own waits are short
 TERMINAL = ("completed", "error", "cancelled")
 _correlations = count(1)
 
@@ -379,7 +380,7 @@ class Http(Way):
 
     async def _answer(self, connection: Connection, opened: asyncio.Future[LiveCall]) -> Handle:
         """Return once the call is accepted, or raise once it is refused; the answer itself is for later."""
-        reply = self._tasks.start(connection.reply())
+        reply = self._tasks.start(connection.reply(wait_s=ANSWER_S))
         await asyncio.wait((opened, reply), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         if not opened.done():
             raise await self._refused(connection, await reply)

@@ -70,9 +70,9 @@ class Connection:
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
         self.send("\r\n".join((*lines, "", "")).encode("latin-1") + (body or b""))
 
-    async def head(self, method: str = "POST") -> Head:
-        """Read the first part of the response to a request of ``method``."""
-        with anyio.fail_after(WAIT_S):
+    async def head(self, method: str = "POST", wait_s: float = WAIT_S) -> Head:
+        """Read the first part of the response to a request of ``method``, which may take ``wait_s``."""
+        with anyio.fail_after(wait_s):
             try:
                 text = await self._reader.readuntil(b"\r\n\r\n")
             except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -102,9 +102,9 @@ class Connection:
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def reply(self, method: str = "POST") -> Reply:
-        """Read a whole response."""
-        head = await self.head(method)
+    async def reply(self, method: str = "POST", wait_s: float = WAIT_S) -> Reply:
+        """Read a whole response, which may begin after ``wait_s`` seconds at the latest."""
+        head = await self.head(method, wait_s)
         return Reply(*head, await self.body())
 
     async def ended(self) -> bytes:
