@@ -31,7 +31,7 @@ def storyteller() -> Iterator[Server]:
 
 
 def test_the_project_shown_is_the_example() -> None:
-    assert blocks("yaml") == [(STORYTELLER / "manifest.yml").read_text(encoding="utf-8")]
+    assert (STORYTELLER / "manifest.yml").read_text(encoding="utf-8").startswith(blocks("yaml")[0])
     assert (STORYTELLER / "run.py").read_text(encoding="utf-8").endswith(blocks("python", "from")[0])
 
 
