@@ -20,6 +20,7 @@ from penstock.runtime.app import App
 from penstock.runtime.context import current_call
 from penstock.runtime.runtime import Runtime
 from penstock.server.asgi import Application
+from penstock.server.batching import BatchingWebSocket
 
 WAIT_S = 5
 Ending = Literal["close", "reset", "hold", "keep"]
@@ -95,7 +96,9 @@ async def app(seen: SimpleNamespace) -> AsyncIterator[App]:
 async def served(app: App) -> AsyncIterator[str]:
     """Serve ``app`` on a free port of this machine; give its URL."""
     application = Application(app)
-    config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        application, ws=BatchingWebSocket, lifespan="off", log_config=None, access_log=False
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -115,12 +118,14 @@ async def url(app: App) -> AsyncIterator[str]:
         yield url
 
 
-@pytest.fixture(params=["local", "ndjson", "sse"])
+@pytest.fixture(params=["local", "ndjson", "sse", "websocket"])
 async def client(request: pytest.FixtureRequest, app: App) -> AsyncIterator[AsyncClient]:
     """A client of ``app``, over each way in."""
     async with AsyncExitStack() as stack:
         if request.param == "local":
             client = AsyncClient(app)
+        elif request.param == "websocket":
+            client = AsyncClient((await stack.enter_async_context(served(app))).replace("http", "ws"))
         else:
             client = AsyncClient(await stack.enter_async_context(served(app)), form=request.param)
         await stack.enter_async_context(client)

@@ -1,4 +1,4 @@
-"""``AsyncClient``: the same tests in process, over NDJSON and over SSE."""
+"""``AsyncClient``: the same tests in process, over NDJSON, SSE and WebSocket."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ async def test_a_stream_gives_the_items_then_the_metrics(client: AsyncClient) ->
     assert (stream.status, stream.last_seq) == ("completed", 1001)
 
 
-async def test_a_task_id_that_was_not_given_is_the_request_id(client: AsyncClient) -> None:
+async def test_a_task_id_that_was_not_given_names_the_call_all_the_same(client: AsyncClient) -> None:
     async with client.stream("tick", n=0) as stream:
-        assert stream.task_id == stream.request_id
+        assert (await client.task(stream.task_id)).request_id == stream.request_id
 
 
 async def test_the_answer_of_a_plain_command_is_the_one_item(client: AsyncClient) -> None:

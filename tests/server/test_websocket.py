@@ -325,7 +325,7 @@ async def test_detach_leaves_one_call_and_its_policy_decides(served: Served, tol
         peer.send("command", command="hang", task_id="mine", is_stream=True, on_disconnect=policy)
         await peer.until("streaming")
         peer.send("detach", task_id="mine")
-        assert await peer.receive() == {"type": "detached", "task_id": "mine"}
+        assert await peer.receive() == {"type": "detach", "status": "detached", "task_id": "mine"}
         told.go.set()
         peer.send("resume", task_id="mine", after=1)
         got = await peer.until("cancelled" if policy == "cancel" else "completed")
@@ -339,7 +339,7 @@ async def test_nothing_of_a_call_follows_detached(served: Served) -> None:
         peer.send("command", command="flood", task_id="mine", is_stream=True)
         await peer.until("streaming")
         peer.send("detach", task_id="mine")
-        while (await peer.receive())["type"] != "detached":
+        while (await peer.receive())["type"] != "detach":
             pass
         assert await peer.until_pong() == []
 
@@ -347,7 +347,7 @@ async def test_nothing_of_a_call_follows_detached(served: Served) -> None:
 async def test_detach_from_what_is_not_read_here_is_answered_too(served: Served) -> None:
     async with Peer.open(served.address) as peer:
         peer.send("detach", task_id="nobody")
-        assert await peer.receive() == {"type": "detached", "task_id": "nobody"}
+        assert await peer.receive() == {"type": "detach", "status": "detached", "task_id": "nobody"}
 
 
 async def test_input_reaches_a_command_that_takes_a_stream(served: Served) -> None:
@@ -367,6 +367,13 @@ async def test_input_reaches_a_command_that_takes_a_stream(served: Served) -> No
     assert [frame["data"] for frame in frames[1:-1]] == ["A", "B", "D"]
     assert errors[:2] == [("mine", "invalid_argument"), ("nobody", "not_found")]
     assert late["code"] == "failed_precondition"
+
+
+async def test_input_that_came_with_the_request_may_be_all_there_is(served: Served) -> None:
+    async with Peer.open(served.address) as peer:
+        fields = {"command": "upper", "is_stream": True, "input": {"words": ["a"]}, "more_input": False}
+        peer.send("command", task_id="mine", **fields)
+        assert statuses(await peer.until("completed")) == ["accepted", "streaming", "completed"]
 
 
 async def test_input_to_a_command_that_takes_none_is_refused(served: Served) -> None:

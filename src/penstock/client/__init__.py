@@ -1,4 +1,4 @@
-"""Clients of penstock, over HTTP and in process."""
+"""Clients of penstock, over HTTP, over WebSocket and in process."""
 
 from penstock.client.client import AsyncClient
 from penstock.client.stream import AsyncStream

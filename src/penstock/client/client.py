@@ -1,4 +1,4 @@
-"""``AsyncClient``: the same methods in process and over HTTP."""
+"""``AsyncClient``: the same methods in process, over HTTP and over WebSocket."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ class AsyncClient:
             answer = await client.run("predict", prompt="A fox")
 
     Args:
-        target: A server's URL, or a dispatcher in this process (it stays the caller's to close).
+        target: A server's URL, or a dispatcher in this process (it stays the caller's to close).  Under a
+            ``ws://`` or ``wss://`` URL all calls share a WebSocket, and its host answers other questions
+            over HTTP.
         api_key: The server's key for this caller.
         timeout_s: Total budget of each call that names no other, in seconds.
         form: How streams travel over HTTP.
         silence_s: Seconds a stream over HTTP may be silent before it is given up; None: for ever.
-        max_frame: Largest frame or answer that is taken over HTTP, in bytes.
+        max_frame: Largest frame or answer that is taken over a network, in bytes.
         http: An httpx client to use instead of an own one, for TLS, proxies or tests; it stays the caller's
             to close.
 
     Raises:
-        ValueError: ``target`` is text, but no http or https URL.
+        ValueError: ``target`` is text, but no http, https, ws or wss URL.
     """
 
     def __init__(
@@ -54,7 +56,12 @@ class AsyncClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._transport: Transport
-        if isinstance(target, str):
+        if isinstance(target, str) and target.startswith(("ws:", "wss:")):
+            # Loaded where it is used: it takes as long as the rest of this module.
+            from penstock.client.websocket import WebSocketTransport
+
+            self._transport = WebSocketTransport(target, api_key=api_key, max_frame=max_frame, http=http)
+        elif isinstance(target, str):
             self._transport = HttpTransport(
                 target, api_key=api_key, form=form, silence_s=silence_s, max_frame=max_frame, http=http
             )
@@ -130,6 +137,7 @@ class AsyncClient:
         on_disconnect: object = None,
         output_config: Mapping[str, Any] | None = None,
         notes: bool = False,
+        more_input: bool = False,
         correlation_id: str | None = None,
         **named: Any,
     ) -> AsyncStream:
@@ -143,6 +151,8 @@ class AsyncClient:
             on_disconnect: What becomes of the call when its stream is left.
             output_config: Passed to the command as it is.
             notes: Whether ``stream.frames()`` shows the place in the queue and progress, too.
+            more_input: Whether ``stream.send`` gives more items to a command that takes a stream, until
+                ``stream.end_input``; in process and over WebSocket.
             correlation_id: `X-Request-Id`; invented if absent.
             **named: More input.
 
@@ -159,6 +169,7 @@ class AsyncClient:
             on_disconnect=on_disconnect,
             output_config=output_config,
             notes=notes,
+            more_input=more_input,
         )
         transport, correlation = self._transport, correlation_id or secrets.token_hex(16)
         return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=task_id)
@@ -212,6 +223,7 @@ class AsyncClient:
         on_disconnect: object,
         output_config: Mapping[str, Any] | None,
         notes: bool = False,
+        more_input: bool = False,
     ) -> Start:
         return Start(
             command=command,
@@ -222,4 +234,5 @@ class AsyncClient:
             notes=notes,
             on_disconnect=None if on_disconnect is None else OnDisconnect.parse(on_disconnect),
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            more_input=more_input,
         )

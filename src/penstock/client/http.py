@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from penstock.client.http_reply import HttpReply, describe, foreign, read_body, refusal
+from penstock.client.request import fields_of
 from penstock.client.transport import Reply, ServerHealth, Task
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, MAX_FRAME, NDJSON_TYPE, SSE_TYPE
@@ -92,6 +93,12 @@ class HttpTransport:
 
     async def open(self, start: Start, correlation_id: str) -> Reply:
         """See ``Transport.open``."""
+        if start.more_input:
+            raise CallError(
+                f"input streams do not travel over HTTP; give the client the server's WebSocket URL, "
+                f"such as {self._url.replace('http', 'ws', 1)}",
+                ErrorCode.NOT_IMPLEMENTED,
+            )
         return await self._reply(
             await self._execute(start, self._stream_type, correlation_id, self._silence_s)
         )
@@ -138,7 +145,7 @@ class HttpTransport:
             "/v2/execute",
             accept=accept,
             read_s=read_s,
-            body=_body(start),
+            body=msgspec.json.encode(fields_of(start)),
             correlation_id=correlation_id,
         )
 
@@ -211,11 +218,16 @@ def _checked(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
+def is_loopback(url: httpx.URL) -> bool:
+    """Whether ``url`` is on this machine, to which no proxy is a way."""
+    return url.host in _LOOPBACK
+
+
 def _client(url: str) -> httpx.AsyncClient:
     """Return a client with as many connections as there are streams, so that a cancel never waits for one.
     A proxy of the environment is no way to this machine itself."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-    trust_env = httpx.URL(url).host not in _LOOPBACK
+    trust_env = not is_loopback(httpx.URL(url))
     if url.startswith("https:"):
         return httpx.AsyncClient(limits=limits, trust_env=trust_env)
     # Reading the certificates takes 20 ms.  A context without any trusts nobody, should it ever be used.
@@ -225,21 +237,3 @@ def _client(url: str) -> httpx.AsyncClient:
 
 def _path(task_id: str) -> str:
     return f"/tasks/{quote(task_id, safe='')}"
-
-
-def _body(start: Start) -> bytes:
-    """Return ``start`` as the body of `POST /v2/execute`; what is not set is left out."""
-    fields: dict[str, Any] = {"command": start.command, "input": msgspec.Raw(start.input)}
-    if start.output_config:
-        fields["output_config"] = start.output_config
-    fields["is_stream"] = start.is_stream
-    if start.task_id is not None:
-        fields["task_id"] = start.task_id
-    if start.notes:
-        fields["notes"] = True
-    if start.on_disconnect is not None:
-        grace_s = start.on_disconnect.grace_s
-        fields["on_disconnect"] = "continue" if grace_s is None else {"grace_s": grace_s}
-    if start.timeout_s is not None:
-        fields["timeout"] = start.timeout_s
-    return msgspec.json.encode(fields)

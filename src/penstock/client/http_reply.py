@@ -50,6 +50,14 @@ class HttpReply:
         await self._chunks.aclose()
         await self._response.aclose()
 
+    async def send(self, item: bytes) -> None:
+        """See ``Reply.send``."""
+        raise _no_input()
+
+    async def end_input(self) -> None:
+        """See ``Reply.end_input``."""
+        raise _no_input()
+
     async def _chunk(self) -> bytes:
         try:
             return await self._chunks.__anext__()
@@ -69,7 +77,7 @@ class HttpReply:
         at what is no frame."""
         frames: list[Frame] = []
         for line in lines:
-            if _type_of(line) not in ("task", None):
+            if type_of(line) not in ("task", None):
                 continue
             try:
                 frames.append(decode_frame(line))
@@ -131,6 +139,10 @@ def foreign(response: httpx.Response, body: bytes = b"") -> RemoteProtocolError:
     )
 
 
+def _no_input() -> CallError:
+    return CallError("input streams do not travel over HTTP", ErrorCode.NOT_IMPLEMENTED)
+
+
 def describe(error: httpx.TransportError) -> str:
     """Return what happened to a connection; some of httpx's errors have no text."""
     return str(error) or type(error).__name__
@@ -140,7 +152,8 @@ class _Typed(msgspec.Struct):
     type: str
 
 
-def _type_of(line: bytes) -> str | None:
+def type_of(line: bytes) -> str | None:
+    """Return what kind of message a line is; None where it is none."""
     try:
         return msgspec.json.decode(line, type=_Typed).type
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -25,7 +25,10 @@ from penstock.protocol.messages import CancelReason, Frame, Start, decode_frame
 class LocalReply:
     """A reader of a live call, giving frames; ``penstock.client.transport.Reply``."""
 
-    def __init__(self, context: AbstractAsyncContextManager[FrameReader], reader: FrameReader) -> None:
+    def __init__(
+        self, live: LiveCall, context: AbstractAsyncContextManager[FrameReader], reader: FrameReader
+    ) -> None:
+        self._live = live
         self._context = context
         self._reader = reader
 
@@ -33,10 +36,18 @@ class LocalReply:
     async def attach(cls, live: LiveCall, after: int = -1) -> LocalReply:
         """Read ``live`` behind frame ``after``."""
         context = live.reader(after)
-        return cls(context, await context.__aenter__())
+        return cls(live, context, await context.__aenter__())
 
     async def __anext__(self) -> list[Frame]:
         return [decode_frame(line) for line in (await self._reader.__anext__()).lines]
+
+    async def send(self, item: bytes) -> None:
+        """See ``Reply.send``."""
+        self._live.send(item)
+
+    async def end_input(self) -> None:
+        """See ``Reply.end_input``."""
+        self._live.end_input()
 
     async def aclose(self) -> None:
         await self._context.__aexit__(None, None, None)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
+from penstock.protocol.messages import Start
 from penstock.protocol.values import encode_value
 
 
@@ -23,9 +24,9 @@ def join_input(given: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dic
     return {**given, **named}
 
 
-def encode_input(value: Mapping[str, Any]) -> bytes:
-    """Return a call's input as JSON: plain data, ``bytes`` as base64, dataclasses, enums, dates, UUIDs,
-    pydantic models and msgspec structs.
+def encode_input(value: Any) -> bytes:
+    """Return a call's input, or an item of it, as JSON: plain data, ``bytes`` as base64, dataclasses, enums,
+    dates, UUIDs, pydantic models and msgspec structs.
 
     Raises:
         CallError: ``invalid_argument``, naming the place: what JSON cannot say, such as NaN.
@@ -34,6 +35,24 @@ def encode_input(value: Mapping[str, Any]) -> bytes:
         return encode_value(msgspec.to_builtins(value, enc_hook=_dump, str_keys=True))
     except (CallError, TypeError, ValueError, RecursionError) as error:
         raise CallError(f"the input cannot be sent: {error}", ErrorCode.INVALID_ARGUMENT) from error
+
+
+def fields_of(start: Start) -> dict[str, Any]:
+    """Return ``start`` as the body of `POST /v2/execute`; what is not set is left out."""
+    fields: dict[str, Any] = {"command": start.command, "input": msgspec.Raw(start.input)}
+    if start.output_config:
+        fields["output_config"] = start.output_config
+    fields["is_stream"] = start.is_stream
+    if start.task_id is not None:
+        fields["task_id"] = start.task_id
+    if start.notes:
+        fields["notes"] = True
+    if start.on_disconnect is not None:
+        grace_s = start.on_disconnect.grace_s
+        fields["on_disconnect"] = "continue" if grace_s is None else {"grace_s": grace_s}
+    if start.timeout_s is not None:
+        fields["timeout"] = start.timeout_s
+    return fields
 
 
 def _dump(value: Any) -> Any:

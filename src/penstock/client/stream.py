@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from penstock.client.outcome import error_of, failure_of
+from penstock.client.request import encode_input
 from penstock.client.transport import Reply, Transport
 from penstock.errors import CallError, LocalProtocolError, StreamTruncated
 from penstock.protocol.call import Call
@@ -151,6 +152,25 @@ class AsyncStream:
                 yield frame
             if not await self._read_batch():
                 return
+
+    async def send(self, item: Any) -> None:
+        """Hand an item to a command that takes a stream; the stream was opened with ``more_input=True``.
+
+        Raises:
+            CallError: It cannot be written, or is refused.  Over a WebSocket, what the server refuses is
+                raised by the next read; the call goes on, and so may reading.
+            LocalProtocolError: The stream is not open.
+        """
+        await (self._reply or self._not_open()).send(encode_input(item))
+
+    async def end_input(self) -> None:
+        """Say that no more items come.
+
+        Raises:
+            CallError: The command takes no stream.
+            LocalProtocolError: The stream is not open.
+        """
+        await (self._reply or self._not_open()).end_input()
 
     async def cancel(self) -> CancelOutcome:
         """Cancel the call; its ``cancelled`` frame ends the stream, unless it had finished before.

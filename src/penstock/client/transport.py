@@ -1,4 +1,4 @@
-"""How a client reaches what runs its calls: one small interface, in process and over HTTP."""
+"""How a client reaches what runs its calls: one small interface, in process, over HTTP and WebSocket."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ class Reply(Protocol):
             StreamTruncated: It broke off.
             RemoteProtocolError: The peer sent what is no frame.
             CallError: ``too_large``; or ``gone``: the log was trimmed past this reader.
+        """
+        ...
+
+    async def send(self, item: bytes) -> None:
+        """Send one item, as JSON, to a command that takes a stream.
+
+        Raises:
+            CallError: It is refused, or cannot be sent.  What a server refuses later is raised on reading.
+        """
+        ...
+
+    async def end_input(self) -> None:
+        """Say that no more items come.
+
+        Raises:
+            CallError: It is refused, or cannot be sent.
         """
         ...
 

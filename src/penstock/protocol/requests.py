@@ -99,15 +99,21 @@ TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones a
 
 
 class TaskMessage(CallBody, frozen=True, kw_only=True, tag_field="type", tag="task"):
-    """Run the default command, in V1; ``correlation_id`` stands for the header X-Request-Id."""
+    """Run the default command, in V1.
+
+    ``correlation_id`` stands for the header X-Request-Id; ``more_input`` false says that no ``input``
+    messages follow.
+    """
 
     correlation_id: str | None = None
+    more_input: bool = True
 
 
 class CommandMessage(CommandBody, frozen=True, kw_only=True, tag_field="type", tag="command"):
     """Run a command, in V2."""
 
     correlation_id: str | None = None
+    more_input: bool = True
 
 
 class WorkflowMessage(WorkflowBody, frozen=True, kw_only=True, tag_field="type", tag="workflow"):
@@ -130,7 +136,7 @@ class ResumeMessage(msgspec.Struct, frozen=True, tag_field="type", tag="resume")
 
 
 class DetachMessage(msgspec.Struct, frozen=True, tag_field="type", tag="detach"):
-    """Read a call no longer on this socket; answered by ``detached`` behind the last of its frames."""
+    """Read a call no longer on this socket; answered with ``detached`` behind the last of its frames."""
 
     task_id: TaskName
 

@@ -145,11 +145,11 @@ class Socket:
 
     @_handle.register
     async def _task(self, message: TaskMessage) -> None:
-        await self._open(message.start(WireForm.V1, more_input=True), message.correlation_id)
+        await self._open(message.start(WireForm.V1, more_input=message.more_input), message.correlation_id)
 
     @_handle.register
     async def _command(self, message: CommandMessage) -> None:
-        start = message.start(WireForm.V2, command=message.named(), more_input=True)
+        start = message.start(WireForm.V2, command=message.named(), more_input=message.more_input)
         await self._open(start, message.correlation_id)
 
     @_handle.register
@@ -168,7 +168,7 @@ class Socket:
             if message.task_id in (live.task_id, live.request_id):
                 reader.close()
         # What a pump still holds has its turn in the outbox before this.
-        await self._tell("detached", task_id=message.task_id)
+        await self._tell("detach", status="detached", task_id=message.task_id)
 
     @_handle.register
     async def _cancel(self, message: CancelMessage) -> None:
