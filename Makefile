@@ -5,8 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MODEL := smollm2-135m
 WORKERS ?= auto
+# The WebSocket conformance suite exists for Python 2.7 only; without one its tests are skipped.
+PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python) $(shell command -v python2.7))
+AUTOBAHN := $(VENV)/autobahn27
+export PYTHON2
 
-.PHONY: help demo test lint run bench model clean
+.PHONY: help demo test lint run bench model autobahn clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,7 +33,14 @@ model: $(READY)
 demo: model
 	@$(BIN)/python examples/demo.py
 
-test: model
+autobahn: $(READY)
+	@if [ -n "$(PYTHON2)" ] && [ ! -d $(AUTOBAHN) ]; then \
+		echo "installing the Autobahn suite for $(PYTHON2)"; \
+		$(PYTHON2) -m pip install --quiet --disable-pip-version-check --target $(AUTOBAHN).new autobahntestsuite \
+			>/dev/null 2>&1 && mv $(AUTOBAHN).new $(AUTOBAHN) || echo "it cannot be had; its tests are skipped"; \
+	fi
+
+test: model autobahn
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 lint: $(READY)
