@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 LIMITS = CallLimits(drain_s=30.0, cancel_grace_s=5.0, window=2000, in_flight=6)
 COMMANDS = ("gated", "gated_thread", "stubborn", "counts", "raises", "one_at_a_time")
+OWN = frozenset({"completed", "command_failed"})  # how a call may end if nobody interferes
 POLICIES = ("cancel", "continue", {"grace_s": 3})
 
 
@@ -132,6 +133,7 @@ class Lives(RuleBasedStateMachine):
         self.tasks = TaskOwner()
         self.draining = False
         self.causes: dict[str, set[str]] = {}  # by request id: how it may end
+        self.due: dict[str, float] = {}  # by request id: its deadline
         self.ended: dict[str, Frame] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -153,8 +155,10 @@ class Lives(RuleBasedStateMachine):
             assert self.draining == (refused.code == "unavailable")
             return None
         assert not self.draining
-        call.policy, call.timeout, call.gone = policy, timeout, False
-        self.causes[call.request_id] = {"error" if command == "raises" else "completed"}
+        call.policy = policy
+        self.causes[call.request_id] = set(OWN)
+        if timeout is not None:
+            self.due[call.request_id] = self.clock.monotonic() + timeout
         return call
 
     @rule(call=calls)
@@ -168,18 +172,24 @@ class Lives(RuleBasedStateMachine):
             return
         outcome = self.run(call.cancel())
         if outcome == "cancelled":
-            self.causes[call.request_id].add("cancelled")
+            self.must_end(call.request_id, "caller")
         else:
             assert self.status(call.request_id) in TERMINAL
+
+    def must_end(self, request_id: str, cause: str) -> None:
+        """Note that a call that runs can no longer end by itself."""
+        self.causes[request_id] = self.causes[request_id] - OWN | {cause}
 
     @rule(call=consumes(calls), how=st.sampled_from(["fin", "rst", "half"]))
     def leave(self, call: Handle | None, how: str) -> None:
         if call is None:
             return
         if call.policy != "continue":
-            self.causes[call.request_id].add("cancelled")
+            self.causes[call.request_id].add("disconnect")
         self.run(call.drop(how))
         self.run(unread(call))
+        if call.policy == "cancel" and self.status(call.request_id) not in TERMINAL:
+            self.must_end(call.request_id, "disconnect")
 
     @rule(call=calls, after=st.integers(-1, 3))
     def come_back(self, call: Handle | None, after: int) -> None:
@@ -197,18 +207,19 @@ class Lives(RuleBasedStateMachine):
         elif record["next_seq"] > after + 1:
             assert self.run(reader.next_frame())["seq"] == after + 1
         if call.policy != "continue":
-            self.causes[call.request_id].add("cancelled")  # it may be the last reader that goes here
+            self.causes[call.request_id].add("disconnect")  # it may be the last reader that goes here
         self.run(reader.drop())
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 40.0]))
     def wait(self, seconds: float) -> None:
-        for causes in self.causes.values():
-            causes.add("error")  # of a deadline, or of a drain
-        self.run(self._advance(seconds))
-
-    async def _advance(self, seconds: float) -> None:
+        now = self.clock.monotonic() + seconds
+        for request_id in self.causes:
+            if self.draining:
+                self.causes[request_id].add("unavailable")
+            if self.due.get(request_id, now + 1) > now or self.status(request_id) in TERMINAL:
+                continue
+            self.must_end(request_id, "deadline_exceeded")
         self.clock.advance(seconds)
-        await asyncio.sleep(0)
 
     @rule(turns=st.integers(1, 20))
     def turn(self, turns: int) -> None:
@@ -248,19 +259,16 @@ class Lives(RuleBasedStateMachine):
 
     async def _end(self) -> None:
         self.models.release_all()
-        for handle in self.way.handles:
-            await handle.aclose()
-        for record in self.dispatcher.tasks(LOCAL):
-            if record.status not in TERMINAL:
-                self.causes[record.request_id].add("cancelled")
-                await self.way.cancel(record.request_id)
-        self.models.release_all()
+        for request_id in self.causes:
+            if await self.way.cancel(request_id) == "cancelled":
+                self.must_end(request_id, "caller")
         self.clock.advance(LIMITS.drain_s)
         await at_rest(self.app)
         await self.way.aclose()
         await check_calls(self.way)
-        for record in self.dispatcher.tasks(LOCAL):
-            assert record.status in self.causes[record.request_id]
+        for record in self.dispatcher.tasks(LOCAL):  # all that are known; none was forgotten
+            how = record.reason or record.code or record.status
+            assert how in self.causes[record.request_id], self.causes[record.request_id]
         with anyio.fail_after(WAIT_S):
             await self.app.aclose()
         await self.tasks.aclose()
