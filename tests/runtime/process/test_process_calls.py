@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from penstock.errors import CallError
@@ -119,10 +120,23 @@ async def test_it_knows_its_call(isolate: Any) -> None:
         assert seen["output_config"] == {"a": [1, {"b": None}]}
 
 
-async def test_two_callers_may_use_one_task_id(isolate: Any) -> None:
+async def test_two_callers_may_use_one_task_id(isolate: Any, journal: Journal) -> None:
     async with isolate("silent") as app:
         calls = [await app.open("silent", caller=Caller(key=key), task_id="mine") for key in "ab"]
         for call in calls:
+            with anyio.fail_after(20):
+                await journal.wait("started", call.request_id)
+        for call in calls:
+            call.cancel(CancelReason.CALLER)
+            assert (await app.frames(call))[-1].status == "cancelled"
+
+
+async def test_a_cancel_that_meets_the_opening_on_its_way_is_not_lost(isolate: Any) -> None:
+    async with isolate("silent", grace_s=60) as app:
+        for turns in range(20):
+            call = await app.open("silent")
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
             call.cancel(CancelReason.CALLER)
             assert (await app.frames(call))[-1].status == "cancelled"
 

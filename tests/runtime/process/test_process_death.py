@@ -22,6 +22,7 @@ QUICK = {"beat_s": 0.1, "frozen_s": 1.0, "held_s": 1.0}
     [
         ("exit_at", {"k": 2}, 2, "exit code 3"),
         ("exit_at", {"k": 0, "code": 0}, 0, "exit code 0"),
+        ("exit_at", {"k": 200}, 200, "exit code 3"),
         ("segv_at", {"k": 1}, 1, "exit code -11, SIGSEGV"),
         ("gil_hold", {}, 1, "frozen, or holding the interpreter lock"),
         ("freeze", {}, 1, "frozen, or holding the interpreter lock"),

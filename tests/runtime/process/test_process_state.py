@@ -16,6 +16,7 @@ from penstock.testing.journal import Journal
 pytestmark = pytest.mark.anyio
 
 PROJECT = """
+import ctypes
 import logging
 import os
 from penstock import CommandError, Runtime, register_abort_callback
@@ -33,6 +34,8 @@ class Voice:
 @rt.command("initialize")
 def initialize(key: str = "first"):
     journal.record(f"made {key} {os.getpid()}", "voice")
+    if key == "heavy":
+        ctypes.PyDLL(None).sleep(2)  # with the interpreter lock held, as some imports and loads do
     if key == "bad":
         raise CommandError("no such key")
     if key == "bad in whisper" and "[whisper]" in LOG_FORMAT:
@@ -116,6 +119,13 @@ async def test_a_first_initialisation_that_fails_in_one_leaves_none_behind(isola
         while (seen := await app.run("speak", stream=False))[-1].status != "completed":
             assert seen[-1].code in ("unavailable", "failed_precondition")
         assert seen[-1].data["key"] == "first"  # made by default, as nothing is in force
+
+
+async def test_who_loads_a_model_may_hold_the_interpreter_lock(isolate: Any) -> None:
+    async with isolate("speak", code=PROJECT, beat_s=0.1, frozen_s=0.5, held_s=0.5) as app:
+        pid = app.pid("speak")
+        assert await app.answer("initialize", key="heavy") == {"state": ["voice"]}
+        assert app.pid("speak") == pid
 
 
 async def test_cleanup_reaches_the_processes(isolate: Any, journal: Journal) -> None:
