@@ -18,7 +18,7 @@ import anyio
 WAIT_S = 5.0  # bounds every wait of this suite; nothing here is meant to take longer than a moment
 LINGER_NOT = struct.pack("ii", 1, 0)  # a close that sends RST
 
-Departure = Literal["fin", "rst", "half"]
+Departure = Literal["fin", "rst", "half", "close"]  # the last: a WebSocket's close frame
 Address = tuple[str, int]
 
 

@@ -8,7 +8,14 @@ import anyio
 import pytest
 
 from penstock.client import AsyncClient
-from penstock.errors import CallCancelled, CallError, ErrorCode, LocalProtocolError, ReplayTruncated
+from penstock.errors import (
+    CallCancelled,
+    CallError,
+    ErrorCode,
+    LocalProtocolError,
+    ReplayTruncated,
+    StreamTruncated,
+)
 from penstock.protocol.dispatch import LOCAL
 from penstock.runtime.app import App
 
@@ -265,6 +272,13 @@ async def test_resume_gives_the_frames_behind_a_number(client: AsyncClient, afte
         assert again.metrics["items"] == 4
     async with client.resume("mine", after) as again:
         assert [item["n"] async for item in again] == list(range(max(after, 0), 4))
+
+
+async def test_resume_behind_the_end_has_nothing_to_give(client: AsyncClient) -> None:
+    await client.run("tick", n=1, task_id="mine")
+    async with client.resume("mine", after=2) as stream:
+        with pytest.raises(StreamTruncated):
+            await stream.__anext__()
 
 
 async def test_resume_of_an_unknown_call_or_frame_is_refused(client: AsyncClient) -> None:

@@ -234,5 +234,6 @@ async def _provoke(wire: Wire, sample: dict[str, Any]) -> dict[str, Any]:
     elif sample.get("status") == "already_finished":
         wire.say(type="command", task_id=task_id, command="add", input={"a": 1, "b": 2})
         await wire.hear("task")
-    wire.say(type="ping" if kind == "pong" else kind, task_id=task_id)
+    behind_the_end = {"after": 1} if kind == "resume" else {}
+    wire.say(type="ping" if kind == "pong" else kind, task_id=task_id, **behind_the_end)
     return await wire.hear(kind)

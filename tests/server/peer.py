@@ -16,8 +16,8 @@ import anyio
 
 WAIT_S = 5.0
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-Departure = Literal["close frame", "fin", "rst", "half"]
-DEPARTURES: tuple[Departure, ...] = ("close frame", "fin", "rst", "half")
+Departure = Literal["fin", "rst", "half", "close"]
+DEPARTURES: tuple[Departure, ...] = ("fin", "rst", "half", "close")
 Json = dict[str, Any]
 
 
@@ -108,7 +108,7 @@ class Peer:
 
     async def leave(self, how: Departure) -> None:
         """Go away, or say so."""
-        if how == "close frame":
+        if how == "close":
             self.write(frame(CLOSE, struct.pack("!H", 1000)))
         elif how == "half":
             self._writer.write_eof()
@@ -120,14 +120,14 @@ class Peer:
 
     # -- reading -------------------------------------------------------------------------------------
 
-    async def frame(self) -> tuple[int, bytes]:
+    async def frame(self, wait_s: float = WAIT_S) -> tuple[int, bytes]:
         """Return the next frame's opcode and payload.
 
         Raises:
             Ended: There is none.
         """
         try:
-            with anyio.fail_after(WAIT_S):
+            with anyio.fail_after(wait_s):
                 first, size = await self._reader.readexactly(2)
                 if size > 125:
                     size = int.from_bytes(await self._reader.readexactly(2 if size == 126 else 8), "big")
@@ -139,12 +139,16 @@ class Peer:
         assert first & 128, "servers do not fragment"
         return first & 15, payload
 
+    async def line(self, wait_s: float = WAIT_S) -> bytes:
+        """Return the next message as it stands, passing over pings."""
+        while True:
+            opcode, payload = await self.frame(wait_s)
+            if opcode == TEXT:
+                return payload
+
     async def receive(self) -> Json:
         """Return the next message, passing over pings."""
-        while True:
-            opcode, payload = await self.frame()
-            if opcode == TEXT:
-                return json.loads(payload)
+        return json.loads(await self.line())
 
     async def until(self, status: str, task_id: str | None = None) -> list[Json]:
         """Return messages up to the first of this status (of this call)."""

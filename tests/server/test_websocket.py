@@ -285,6 +285,15 @@ async def test_resume_reads_a_live_call_from_any_frame_on(served: Served, told: 
     assert [frame["seq"] for frame in got] == list(range(after + 1, 4))
 
 
+async def test_resume_behind_the_end_says_that_nothing_follows(served: Served) -> None:
+    async with Peer.open(served.address) as peer:
+        peer.send("command", command="tick", task_id="mine", is_stream=True)
+        await peer.until("completed")
+        peer.send("resume", task_id="mine", after=3)
+        assert await peer.receive() == {"type": "resume", "status": "already_finished", "task_id": "mine"}
+        assert await peer.until_pong() == []
+
+
 async def test_two_readers_on_one_socket_each_get_every_frame_in_order(served: Served, told: Told) -> None:
     async with Peer.open(served.address) as peer:
         peer.send("command", command="hang", task_id="mine", is_stream=True)

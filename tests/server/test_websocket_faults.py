@@ -164,7 +164,7 @@ async def test_a_flood_of_pings_by_a_peer_that_does_not_read_owes_one_pong(serve
         for n in range(20_000):
             peer.write(frame(PING, b"%0125d" % n))
         await until(lambda: connection._owed_pong.endswith(b"%d" % 19_999), lambda: connection._owed_pong)
-        assert connection.transport.get_write_buffer_size() == before
+        assert connection.transport.get_write_buffer_size() <= before
         while (got := await peer.frame())[0] != PONG:
             pass
         assert got == (PONG, b"%0125d" % 19_999)

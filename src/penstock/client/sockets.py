@@ -199,6 +199,8 @@ class OwnSocket:
     def _route(self, frame: Frame, size: int) -> None:
         if frame.type == "pong":
             self._inbox.confirm()
+        elif frame.type == "resume":  # it has ended, and nothing follows
+            self._inbox.end()
         elif frame.type == "task":
             self._inbox.put(frame, size)
             if frame.seq is None and not self.begun.is_set():  # a refusal

@@ -164,9 +164,10 @@ class Socket:
 
     @_handle.register
     async def _detach(self, message: DetachMessage) -> None:
-        for live, reader in tuple(self._pumped):
-            if message.task_id in (live.task_id, live.request_id):
-                reader.close()
+        for pumped in tuple(self._pumped):
+            if message.task_id in (pumped.live.task_id, pumped.live.request_id):
+                self._pumped.discard(pumped)
+                pumped.reader.close()
         # What a pump still holds has its turn in the outbox before this.
         await self._tell("detach", status="detached", task_id=message.task_id)
 
@@ -241,6 +242,10 @@ class Socket:
                     await self._outbox.put(batch.lines)
                 elif batch.ending is not None:
                     await self._outbox.put(batch.lines[-1:])
+                if batch.ending is not None:
+                    return
+            if pumped in self._pumped:  # not detached, but resumed behind the terminal frame
+                await self._tell("resume", status="already_finished", task_id=pumped.live.task_id)
         except CallError as error:  # the log was trimmed past this reader
             await self._refuse(error, pumped.live.task_id)
 
