@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,12 @@ def blocks(language: str, beginning: str = "") -> list[str]:
     return [text for kind, text in BLOCK.findall(page) if kind == language and text.startswith(beginning)]
 
 
+def read(command: str) -> list[Any]:
+    """Return the frames that a shell command prints."""
+    ran = subprocess.run(command, shell=True, capture_output=True, check=True, timeout=PATIENCE_S)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
 @pytest.fixture(scope="module")
 def storyteller() -> Iterator[Server]:
     with started("run", STORYTELLER, "--port", 0) as process:
@@ -36,7 +43,7 @@ def test_the_project_shown_is_the_example() -> None:
 
 
 def test_the_stream_and_its_cancel_work_as_they_stand(storyteller: Server) -> None:
-    stream, cancel = (
+    stream, cancel, again, workflow = (
         block.replace("http://127.0.0.1:8000", storyteller.url) for block in blocks("sh", "curl")
     )
     with subprocess.Popen(stream, shell=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reading:
@@ -47,6 +54,9 @@ def test_the_stream_and_its_cancel_work_as_they_stand(storyteller: Server) -> No
     assert json.loads(told.stdout)["outcome"] == "cancelled"
     assert [frame["status"] for frame in frames[:2]] == ["accepted", "streaming"]
     assert frames[-1]["status"] == "cancelled"
+    assert read(again) == frames[2:]
+    statuses = [frame["status"] for frame in read(workflow)]
+    assert (statuses[0], statuses[-1]) == ("accepted", "completed")
 
 
 def test_the_python_caller_works_as_it_stands(storyteller: Server) -> None:
