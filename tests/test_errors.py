@@ -28,6 +28,7 @@ too_large                 | 413 | RESOURCE_EXHAUSTED  | 1009 | no
 uri_too_long              | 414 | INVALID_ARGUMENT    | -    | no
 headers_too_large         | 431 | INVALID_ARGUMENT    | -    | no
 unsupported_media_type    | 415 | INVALID_ARGUMENT    | 1003 | no
+request_timeout           | 408 | DEADLINE_EXCEEDED   | -    | yes
 resource_exhausted        | 429 | RESOURCE_EXHAUSTED  | -    | yes
 cancelled                 | 499 | CANCELLED           | -    | no
 command_failed            | 500 | INTERNAL            | -    | no

@@ -45,6 +45,7 @@ class ErrorCode(str, Enum):
     URI_TOO_LONG = "uri_too_long"
     HEADERS_TOO_LARGE = "headers_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    REQUEST_TIMEOUT = "request_timeout"
     CANCELLED = "cancelled"
     COMMAND_FAILED = "command_failed"
     INVALID_OUTPUT = "invalid_output"
@@ -84,6 +85,7 @@ FAULTS: Mapping[ErrorCode, Fault] = MappingProxyType(
         ErrorCode.URI_TOO_LONG: Fault(414, "INVALID_ARGUMENT", None, False),
         ErrorCode.HEADERS_TOO_LARGE: Fault(431, "INVALID_ARGUMENT", None, False),
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: Fault(415, "INVALID_ARGUMENT", 1003, False),
+        ErrorCode.REQUEST_TIMEOUT: Fault(408, "DEADLINE_EXCEEDED", None, True),
         ErrorCode.RESOURCE_EXHAUSTED: Fault(429, "RESOURCE_EXHAUSTED", None, True),
         ErrorCode.CANCELLED: Fault(499, "CANCELLED", None, False),
         ErrorCode.COMMAND_FAILED: Fault(500, "INTERNAL", None, False),

@@ -10,21 +10,16 @@ pongs wait for a peer that does not read, what empty fragments cost; and it logs
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from penstock.server.slow_peer import LEAVE_S, SLOW_READER_S, STOP_S, SlowPeer
+
 BATCH_EXTENSION = "penstock.websocket.batch"
 BATCH_MESSAGE = "penstock.websocket.send"
-
-SLOW_READER_S = 30.0
-LEAVE_S = 10.0  # how long a connection that was closed may take to send what is left
-STOP_S = 0.5  # ... where the server stops, and has given it time before
-
-_log = logging.getLogger("penstock.server")
 
 _TEXT = 0x81  # FIN and the opcode for text: RFC 6455 section 5.2
 
@@ -62,9 +57,12 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **named)
         self.conn.debug = False  # it would log what is sent
         self._slow_reader_s = slow_reader_s
-        self._slow: asyncio.TimerHandle | None = None
-        self._leaving: asyncio.TimerHandle | None = None
         self._owed_pong = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Look after the peer from now on."""
+        super().connection_made(transport)
+        self._peer = SlowPeer(transport, self._slow_reader_s, "WebSocket")
 
     def handle_connect(self, event: Any) -> None:
         """Announce the extension in the scope of a connection that was accepted."""
@@ -127,11 +125,11 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """Note since when the peer takes nothing."""
         super().pause_writing()
-        self._slow = self.loop.call_later(self._slow_reader_s, self._drop)
+        self._peer.stalled()
 
     def resume_writing(self) -> None:
         """The peer reads."""
-        _cancel(self._slow)
+        self._peer.reads()
         if self._owed_pong:
             owed, self._owed_pong = self._owed_pong, b""
             self.transport.write(owed)
@@ -144,8 +142,7 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application."""
-        _cancel(self._slow)
-        _cancel(self._leaving)
+        self._peer.gone()
         super().connection_lost(exc)
 
     def keepalive_timeout(self) -> None:
@@ -154,33 +151,19 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
             return
         super().keepalive_timeout()
-        self._leave_within(0)
+        self._peer.leave_within(0)
 
     def handle_close(self, event: Any) -> None:
         """Close in order, within a bounded time."""
         super().handle_close(event)
-        self._leave_within(LEAVE_S)
+        self._peer.leave_within(LEAVE_S)
 
     def handle_parser_exception(self) -> None:
         """Close for a fault of the peer's, within a bounded time."""
         super().handle_parser_exception()
-        self._leave_within(LEAVE_S)
+        self._peer.leave_within(LEAVE_S)
 
     def shutdown(self) -> None:
         """Close as the server stops."""
         super().shutdown()
-        self._leave_within(STOP_S)
-
-    def _leave_within(self, seconds: float) -> None:
-        if self.transport.get_write_buffer_size():
-            _cancel(self._leaving)
-            self._leaving = self.loop.call_later(seconds, self.transport.abort)
-
-    def _drop(self) -> None:
-        _log.warning("a WebSocket client took nothing for %g s; it is dropped", self._slow_reader_s)
-        self.transport.abort()
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+        self._peer.leave_within(STOP_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
 from penstock.server.asgi import Application
 from penstock.server.batching import BatchingWebSocket
+from penstock.server.http_protocol import HttpProtocol
 from penstock.server.settings import ServerSettings
+from penstock.server.tcp import buffer_little, find_vanished
 
 _log = logging.getLogger("penstock.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -51,11 +54,12 @@ class Host:
         self._application = Application(hosted, settings)
         self._tasks = TaskOwner()
         self._stop = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._server = _Server(
             uvicorn.Config(
                 self._application,
-                http="httptools",
+                http=partial(HttpProtocol, settings=settings),  # type: ignore[arg-type]
                 ws=partial(BatchingWebSocket, slow_reader_s=settings.slow_reader_s),  # type: ignore[arg-type]
                 ws_max_size=settings.max_body,
                 ws_ping_interval=settings.ping_s,
@@ -75,6 +79,8 @@ class Host:
         if self._stop.is_set():
             _log.warning("asked again to stop: stopping at once")
             self._server.force_exit = True
+            if self._starting is not None and not self._starting.done():
+                os._exit(130)  # an import runs in a thread, which nothing else can interrupt
             if self._draining is not None:
                 self._draining.cancel()
         self._stop.set()
@@ -95,7 +101,7 @@ class Host:
                 await self._wind_up(serving)
 
     async def _until_stopped(self, address: str) -> None:
-        starting = self._tasks.start(self._hosted.start(), name="start", awaited=True)
+        starting = self._starting = self._tasks.start(self._hosted.start(), name="start", awaited=True)
         stopping = self._tasks.start(self._stop.wait(), name="stop")
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -158,6 +164,9 @@ def listen_all(settings: ServerSettings) -> list[socket.socket]:
             raise
         # Nobody asked for this port by name: a second server on a machine must not fail for it.
         _log.warning("%s; WebSocket is served on the HTTP port only", error)
+    for listener in listeners:
+        find_vanished(listener, 1.5 * settings.ping_s, settings.silent_s)
+        buffer_little(listener)
     return listeners
 
 

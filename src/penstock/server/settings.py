@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+KIB = 1024
 MIB = 1024 * 1024
 
 
@@ -27,13 +28,20 @@ class ServerSettings(BaseSettings):
         ),
     ] = None
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
+    max_header: Annotated[
+        int, Field(gt=0, description="Largest head of a request: its first line and headers.")
+    ] = 32 * KIB
+    max_uri: Annotated[int, Field(gt=0, description="Longest target of a request, with its query.")] = 8 * KIB
+    max_ahead: Annotated[
+        int, Field(gt=0, description="Most that is kept of requests sent ahead of the answer that is due.")
+    ] = 256 * KIB
+    header_s: Annotated[float, Field(gt=0, description="How long the head of a request may take.")] = 10.0
+    body_idle_s: Annotated[float, Field(gt=0, description="Most silence within a request body.")] = 30.0
     max_request_id: Annotated[int, Field(gt=0, description="Characters of X-Request-Id that are kept.")] = 128
     ping_s: Annotated[float, Field(gt=0, description="WebSocket ping; closed after 1.5 times that.")] = 30.0
     slow_reader_s: Annotated[
-        float, Field(gt=0, description="How long a WebSocket client may take nothing of what waits for it.")
+        float, Field(gt=0, description="How long a client may take nothing of what waits for it.")
     ] = 30.0
-    silent_s: Annotated[float, Field(gt=0, description="Most silence on an HTTP stream.")] = (
-        15.0
-    )
+    silent_s: Annotated[float, Field(gt=0, description="Most silence on an HTTP stream.")] = 15.0
     keep_alive_s: Annotated[float, Field(gt=0, description="How long an idle connection is kept.")] = 75.0
     drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = 30.0

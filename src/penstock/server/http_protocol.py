@@ -1,0 +1,364 @@
+"""uvicorn's HTTP protocol, bounded: in size, in time, and in what it takes for a request.
+
+The stock protocol stops reading while requests wait behind the one it answers, and so never sees that the
+client has left; it waits for ever for a head or a body that does not come; it takes heads of any size; it
+hands trailers to a handler that may have read the headers already; it takes the body of a request that asks
+for an unknown upgrade for the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from typing import Any, NamedTuple, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from penstock.calls.ids import new_id
+from penstock.errors import FAULTS, CallError, ErrorCode
+from penstock.protocol.messages import error_envelope
+from penstock.server.exchange import JSON, retry_after
+from penstock.server.framing import Boundary
+from penstock.server.settings import ServerSettings
+from penstock.server.slow_peer import LEAVE_S, STOP_S, SlowPeer
+
+LINGER_S = 5.0  # how long a client that was answered early may go on sending what is not read any more
+FRAMING_OVERHEAD = 16 * 1024  # bytes of a chunked body that may be chunk headers and trailers, besides ...
+FRAMING_RATIO = 8  # ... so many for each byte of data
+
+
+class Phase(enum.Enum):
+    """What is expected from the client."""
+
+    HEAD = "head"
+    BODY = "body"
+    ANSWER = "answer"  # nothing: it is our turn
+    OVER = "over"  # what still comes is passed over
+
+
+class Outlet(NamedTuple):
+    """The transport as the answering side sees it: to close it is to take leave."""
+
+    write: Any
+    is_closing: Any
+    close: Any
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        settings: The limits.
+    """
+
+    def __init__(self, *args: Any, settings: ServerSettings, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._settings = settings
+        self._phase = Phase.HEAD
+        self._boundary = Boundary()
+        self._ahead = bytearray()  # what the client sent before its turn
+        self._head_size = 0
+        self._chunked = False
+        self._framing = 0  # bytes of a chunked body that are not data, less those allowed for its data
+        self._keep = True  # whether another request may follow
+        self._fault: CallError | None = None  # raised in a callback of the parser, which would hide it
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- the connection ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request, not for ever."""
+        super().connection_made(transport)
+        self._peer = SlowPeer(transport, self._settings.slow_reader_s, "HTTP")
+        self._outlet = Outlet(transport.write, transport.is_closing, self._leave)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application."""
+        self._stop_timer()
+        self._peer.gone()
+        self._phase = Phase.OVER
+        self._ahead.clear()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Take a half-close for leaving, at once: what is unsent would hold the connection open."""
+        if self._phase in (Phase.BODY, Phase.ANSWER):
+            self.transport.abort()
+        else:
+            self._peer.leave_within(LEAVE_S)  # asyncio closes behind what is unsent
+
+    def pause_writing(self) -> None:
+        """Note since when the peer takes nothing."""
+        super().pause_writing()
+        self._peer.stalled()
+
+    def resume_writing(self) -> None:
+        """The peer reads."""
+        self._peer.reads()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Close as the server stops: at once, or behind the answer that is due."""
+        self._keep = False
+        if self._phase is Phase.BODY or (self._phase is Phase.HEAD and self._head_size):
+            self._refuse(CallError("the server is stopping", ErrorCode.UNAVAILABLE, retry_after_s=1))
+        else:
+            super().shutdown()
+        if self._phase is Phase.OVER:
+            self.transport.close()
+        self._peer.leave_within(STOP_S)
+
+    # -- what comes ----------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, of one request at a time."""
+        self._unset_keepalive_if_required()
+        if self._phase is Phase.OVER:
+            return
+        taken = self._take(data)
+        if taken < len(data):
+            self._wait_for_turn(data[taken:])
+
+    def _wait_for_turn(self, data: bytes) -> None:
+        """Keep what is sent ahead.  Reading goes on, as nothing else tells that a client has left; who sends
+        more ahead than is kept is taken for one that does not want its answer."""
+        self._ahead += data
+        if len(self._ahead) > self._settings.max_ahead:
+            self.logger.warning("a client sent too much ahead of its turn; it is dropped")
+            self.transport.abort()
+
+    def _take(self, data: bytes | bytearray) -> int:
+        """Parse ``data`` up to the end of a request; return how much that was."""
+        at = 0
+        try:
+            while at < len(data) and self._phase in (Phase.HEAD, Phase.BODY):
+                at = self._parse(data, at)
+        except CallError as error:
+            self._refuse(error)
+        if self._phase is Phase.OVER:
+            return len(data)
+        self._set_timer()
+        return at
+
+    def _parse(self, data: bytes | bytearray, begin: int) -> int:
+        end = self._boundary.cut(data, begin)
+        if self._phase is Phase.HEAD:
+            self._feed_head(bytes(data[begin:end]))
+        else:
+            self._feed_body(bytes(data[begin:end]))
+        return end
+
+    def _feed_head(self, part: bytes) -> None:
+        room = self._settings.max_header - self._head_size
+        self._head_size += len(part)
+        self._feed(part[:room])  # of a target that is too long, that is told
+        if len(part) > room:
+            raise CallError(
+                f"the head of the request is larger than {self._settings.max_header} bytes",
+                ErrorCode.HEADERS_TOO_LARGE,
+            )
+
+    def _feed_body(self, part: bytes) -> None:
+        self._framing += len(part)
+        self._feed(part)
+        if self._chunked and self._framing > FRAMING_OVERHEAD:
+            raise CallError("the body is hardly more than its framing", ErrorCode.TOO_LARGE)
+
+    def _feed(self, part: bytes) -> None:
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+        except httptools.HttpParserError as error:
+            raise self._fault or _bad_request("it is not HTTP/1.1") from error
+
+    def _upgrade(self) -> None:
+        """Switch to WebSocket.  Whatever else the client wishes for, it is answered in HTTP, and that is the
+        last answer: the parser cannot tell any more where the next request begins."""
+        if self._should_upgrade():
+            self._stop_timer()
+            self._phase = Phase.OVER
+            self.handle_websocket_upgrade()
+
+    # -- callbacks of the parser ---------------------------------------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        super().on_url(url)
+        if len(self.url) > self._settings.max_uri:
+            self._fail(
+                CallError(f"the URI is longer than {self._settings.max_uri} bytes", ErrorCode.URI_TOO_LONG)
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header.  Trailers are read past: whoever handles the request has had its headers."""
+        if self._phase is Phase.HEAD:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Check how the request is framed, then start to answer it."""
+        names = [name for name, _ in self.headers]
+        self._check(names)
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is before:  # a WebSocket
+            return
+        self._phase = Phase.BODY
+        self._expect_body(dict(self.headers))
+        # An answer that comes before the whole request says that it is the last.
+        self._keep = self.cycle.keep_alive and not self.parser.should_upgrade()
+        self.cycle.keep_alive = False
+        self.cycle.transport = cast(asyncio.Transport, self._outlet)
+
+    def _expect_body(self, headers: dict[bytes, bytes]) -> None:
+        self._framing = 0
+        self._chunked = b"transfer-encoding" in headers
+        if self._chunked:
+            self._boundary.chunked()
+        else:
+            self._boundary.sized(int(headers.get(b"content-length", 0)))
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._framing -= len(body) * (1 + FRAMING_RATIO)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is there: the next one must wait for its answer."""
+        super().on_message_complete()
+        if self._phase is Phase.BODY:
+            self._phase = Phase.ANSWER
+            self._head_size = 0
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = self._keep
+
+    def _check(self, names: list[bytes]) -> None:
+        """Refuse what two parsers might read differently (RFC 9112 sections 2.3, 3.2, 6.1 and 6.3)."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._fail(_bad_request("only HTTP/1.0 and HTTP/1.1 are spoken"))
+        if names.count(b"host") > 1 or (version == "1.1" and b"host" not in names):
+            self._fail(_bad_request("it must have one Host header"))
+        if b"#" in self.url:
+            self._fail(_bad_request("its target has a fragment"))
+        if b"transfer-encoding" in names:
+            self._check_coding(version)
+        if self.parser.should_upgrade() and (
+            b"transfer-encoding" in names or dict(self.headers).get(b"content-length", b"0").strip(b"0")
+        ):
+            self._fail(_bad_request("it has a body, and asks for an upgrade; leave out Upgrade"))
+
+    def _check_coding(self, version: str) -> None:
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if version == "1.0":
+            self._fail(_bad_request("HTTP/1.0 has no Transfer-Encoding"))
+        if codings != [b"chunked"]:
+            self._fail(CallError("the only Transfer-Encoding is chunked", ErrorCode.NOT_IMPLEMENTED))
+
+    def _fail(self, error: CallError) -> None:
+        self._fault = error
+        raise error
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Turn to the next request."""
+        super().on_response_complete()
+        if self._phase is Phase.OVER:
+            self._unset_keepalive_if_required()
+        elif not self.transport.is_closing():
+            self._phase = Phase.HEAD
+            self._boundary.head()
+            self._take_ahead()
+
+    def _take_ahead(self) -> None:
+        if self._ahead:
+            self._unset_keepalive_if_required()
+            del self._ahead[: self._take(self._ahead)]
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer in our own form."""
+        self._refuse(_bad_request("it is not HTTP/1.1"))
+
+    def _refuse(self, error: CallError) -> None:
+        """Answer what did not become a request, and close."""
+        answering = self._phase in (Phase.BODY, Phase.ANSWER)
+        if answering:  # nobody is there for the handler any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.flow.resume_writing()
+        if not (answering and self.cycle.response_started):
+            self.transport.write(self._reply(error))
+        self._linger()
+
+    def _reply(self, error: CallError) -> bytes:
+        body = error_envelope(error, time.time())
+        headers = [
+            *self.server_state.default_headers,
+            JSON,
+            (b"content-length", b"%d" % len(body)),
+            *retry_after(error),
+            (b"x-request-id", new_id().encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        return b"".join((STATUS_LINE[FAULTS[error.code].http], *lines, b"\r\n", body))
+
+    def _leave(self) -> None:
+        """Close behind the answer."""
+        if self._phase is Phase.BODY:
+            self._linger()
+        else:
+            self.transport.close()
+            self._peer.leave_within(LEAVE_S)
+
+    def _linger(self) -> None:
+        """Close our direction, and pass over what still comes: a connection that is closed with bytes unread
+        is reset, and the answer may be lost with it (RFC 9112 section 9.6)."""
+        self._phase = Phase.OVER
+        self._ahead.clear()
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    # -- slow senders --------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        """Bound the whole time of a head, and the silences of a body."""
+        if self._phase is Phase.HEAD and self._head_size:
+            if self._timer is None:
+                self._timer = self.loop.call_later(self._settings.header_s, self._too_slow)
+            return
+        self._stop_timer()
+        if self._phase is Phase.BODY:
+            self._timer = self.loop.call_later(self._settings.body_idle_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:  # it is the application that is behind
+            self._set_timer()
+            return
+        what, limit_s = ("head", self._settings.header_s)
+        if self._phase is Phase.BODY:
+            what, limit_s = ("next part of the body", self._settings.body_idle_s)
+        self._refuse(CallError(f"the {what} did not come within {limit_s:g} s", ErrorCode.REQUEST_TIMEOUT))
+
+
+def _bad_request(why: str) -> CallError:
+    return CallError(f"the request cannot be read: {why}", ErrorCode.INVALID_ARGUMENT)
