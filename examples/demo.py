@@ -1,7 +1,7 @@
 """What penstock does, seen from its callers: `make demo`.
 
-Serves the storyteller on a free port, streams a story, asks the same again, cancels another from a second
-connection, and shows what was measured.  The server is ended in any case.
+Serves the storyteller on a free port, streams a story, asks the same again over WebSocket, cancels another
+from a second connection, runs a workflow, and shows what was measured.  The server is ended in any case.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from penstock import AsyncClient, CallCancelled
 
 STORYTELLER = Path(__file__).parent / "storyteller"
 STORY = "Tell me a short story about a fox who wants to cross a wide river."
+SHORT = "In one sentence, what does a fox dream of?"
 OTHER = "Tell me a long story about an owl who keeps a lighthouse."
 START_S = 90.0  # a cold disk may take long to read the model
 STOP_S = 15.0
@@ -86,6 +87,20 @@ async def tell(client: AsyncClient, what: str, max_tokens: int) -> Told:
     return Told(what, metrics["ttft_ms"], metrics["throughput_tps"], metrics["prefix_hit_rate"])
 
 
+async def tell_and_title(client: AsyncClient) -> None:
+    """Run a workflow: a story, then a title for it."""
+    console.rule("A workflow: a story, then its title", align="left")
+    step = None
+    async with client.workflow("story_then_title", prompt=SHORT) as stream:
+        async for frame in stream.frames():
+            if frame.status == "streaming":
+                if frame.step != step:
+                    step = frame.step
+                    console.print(f"\n[dim]{step}:[/dim] ", end="")
+                console.out(frame.data["chunk"], end="")
+    console.print("\n")
+
+
 async def cancel_midway(client: AsyncClient, url: str, after: int) -> float:
     """Begin a story, cancel it from another connection; returns how long that took, in milliseconds."""
     console.rule("Another story, cancelled from another connection", align="left")
@@ -129,8 +144,11 @@ async def demo() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     async with storyteller() as url, AsyncClient(url) as client:
-        told = [await tell(client, "A story", 160), await tell(client, "The same again", 24)]
+        told = [await tell(client, "A story", 160)]
+        async with AsyncClient(url.replace("http", "ws", 1)) as socket:
+            told.append(await tell(socket, "The same again, over WebSocket", 24))
         cancel_ms = await cancel_midway(client, url, after=24)
+        await tell_and_title(client)
         show(told, cancel_ms)
 
 

@@ -18,6 +18,7 @@ from penstock.client import AsyncClient
 from penstock.errors import CommandError
 from penstock.runtime.app import App
 from penstock.runtime.context import current_call
+from penstock.runtime.manifest import Manifest
 from penstock.runtime.runtime import Runtime
 from penstock.server.asgi import Application
 from penstock.server.batching import BatchingWebSocket
@@ -33,7 +34,13 @@ def seen() -> SimpleNamespace:
 
 
 def project(seen: SimpleNamespace) -> Runtime:
-    rt = Runtime()
+    steps = [
+        {"id": "count", "command": "tick", "input": {"n": "${input.n}"}},
+        {"id": "say", "command": "echo", "input": {"text": "last was ${steps.count.n}"}},
+    ]
+    rt = Runtime(
+        Manifest.model_validate({"name": "client", "workflows": {"count_and_say": {"steps": steps}}})
+    )
 
     @rt.command("echo")
     async def echo(text: str) -> dict[str, str]:

@@ -174,6 +174,61 @@ class AsyncClient:
         transport, correlation = self._transport, correlation_id or secrets.token_hex(16)
         return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=task_id)
 
+    def workflow(
+        self,
+        workflow_id: str,
+        input: Mapping[str, Any] | None = None,
+        /,
+        *,
+        task_id: str | None = None,
+        timeout_s: float | None = None,
+        on_disconnect: object = None,
+        **named: Any,
+    ) -> AsyncStream:
+        """Return a workflow's stream: the items of its steps, then its output.
+
+        ``frames()`` tells by ``step`` which step an item is of; for the other arguments see ``run``.
+
+        Raises:
+            CallError: ``invalid_argument``: the request cannot be written.
+        """
+        start = self._start(
+            "",
+            join_input(input, named),
+            workflow_id=workflow_id,
+            is_stream=True,
+            task_id=task_id,
+            timeout_s=timeout_s,
+            on_disconnect=on_disconnect,
+            output_config=None,
+        )
+        transport, correlation = self._transport, secrets.token_hex(16)
+        return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=task_id)
+
+    async def run_workflow(
+        self,
+        workflow_id: str,
+        input: Mapping[str, Any] | None = None,
+        /,
+        *,
+        task_id: str | None = None,
+        timeout_s: float | None = None,
+        on_disconnect: object = None,
+        **named: Any,
+    ) -> Any:
+        """Run a workflow; return its output.  Arguments and errors as for ``run``."""
+        start = self._start(
+            "",
+            join_input(input, named),
+            workflow_id=workflow_id,
+            is_stream=False,
+            task_id=task_id,
+            timeout_s=timeout_s,
+            on_disconnect=on_disconnect,
+            output_config=None,
+        )
+        return answer_of(await self._transport.run(start, secrets.token_hex(16)))
+
     def resume(self, task_id: str, after: int = -1) -> AsyncStream:
         """Return the stream of a call that was opened before, from behind frame number ``after`` on.
 
@@ -224,9 +279,11 @@ class AsyncClient:
         output_config: Mapping[str, Any] | None,
         notes: bool = False,
         more_input: bool = False,
+        workflow_id: str | None = None,
     ) -> Start:
         return Start(
             command=command,
+            workflow_id=workflow_id,
             input=encode_input(input),
             task_id=task_id,
             output_config=output_config or {},

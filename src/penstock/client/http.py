@@ -142,7 +142,7 @@ class HttpTransport:
     ) -> httpx.Response:
         return await self._send(
             "POST",
-            "/v2/execute",
+            "/v2/execute" if start.workflow_id is None else "/v2/workflow",
             accept=accept,
             read_s=read_s,
             body=msgspec.json.encode(fields_of(start)),

@@ -38,8 +38,9 @@ def encode_input(value: Any) -> bytes:
 
 
 def fields_of(start: Start) -> dict[str, Any]:
-    """Return ``start`` as the body of `POST /v2/execute`; what is not set is left out."""
-    fields: dict[str, Any] = {"command": start.command, "input": msgspec.Raw(start.input)}
+    """Return ``start`` as the body of `POST /v2/execute` or `/v2/workflow`; what is not set is left out."""
+    named = {"command": start.command} if start.workflow_id is None else {"workflow_id": start.workflow_id}
+    fields: dict[str, Any] = {**named, "input": msgspec.Raw(start.input)}
     if start.output_config:
         fields["output_config"] = start.output_config
     fields["is_stream"] = start.is_stream

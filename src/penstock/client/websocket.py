@@ -173,7 +173,8 @@ class WebSocketTransport:
         inbox.on_full = lambda: reply.move(self._move(reply, socket))
         about = {"task_id": name, "correlation_id": correlation_id, "more_input": start.more_input}
         try:
-            await socket.send({"type": "command", **fields_of(start), **about})
+            kind = "command" if start.workflow_id is None else "workflow"
+            await socket.send({"type": kind, **fields_of(start), **about})
         except BaseException:
             await reply.aclose()
             raise
