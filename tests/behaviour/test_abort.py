@@ -7,12 +7,12 @@ import threading
 from collections import Counter
 
 import pytest
+
 from behaviour.checks import at_rest, happened
 from behaviour.connect import Handle, Way
 from behaviour.promises import promise
 from behaviour.raw_http import WAIT_S
 from behaviour.served import Connect
-
 from penstock import Runtime, current_call, register_abort_callback
 from penstock.calls.limits import CallLimits
 from penstock.calls.tasks import TaskOwner

@@ -13,12 +13,6 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
-from behaviour.checks import at_rest, check_calls, unread
-from behaviour.connect import TERMINAL, Frame, Handle, Refused, Way
-from behaviour.promises import promise
-from behaviour.raw_http import WAIT_S
-from behaviour.seam import Switch, Watched
-from behaviour.served import hosted
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,6 +26,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from behaviour.checks import at_rest, check_calls, unread
+from behaviour.connect import TERMINAL, Frame, Handle, Refused, Way
+from behaviour.promises import promise
+from behaviour.raw_http import WAIT_S
+from behaviour.seam import Switch, Watched
+from behaviour.served import hosted
 from penstock import Runtime, current_call
 from penstock.calls.limits import CallLimits
 from penstock.calls.tasks import TaskOwner
@@ -148,11 +148,9 @@ class Lives(RuleBasedStateMachine):
     )
     def submit(self, command: str, policy: object, timeout: float | None, notes: bool) -> Handle | None:
         more = {} if timeout is None else {"timeout": timeout}
-        try:
-            call = self.run(self.way.open(command, on_disconnect=policy, notes=notes, **more))
-        except Refused as refused:
-            assert refused.code in ("resource_exhausted", "unavailable")
-            assert self.draining == (refused.code == "unavailable")
+        call = self.run(_or_code(self.way.open(command, on_disconnect=policy, notes=notes, **more)))
+        if isinstance(call, str):
+            assert call == ("unavailable" if self.draining else "resource_exhausted")
             return None
         assert not self.draining
         call.policy = policy
@@ -196,10 +194,9 @@ class Lives(RuleBasedStateMachine):
         """Read from somewhere: to the end if there is one, else a frame that is there."""
         if call is None:
             return
-        try:
-            reader = self.run(self.way.resume(call.request_id, after))
-        except Refused as refused:
-            assert refused.code == "invalid_argument"  # no such frame yet
+        reader = self.run(_or_code(self.way.resume(call.request_id, after)))
+        if isinstance(reader, str):
+            assert reader == "invalid_argument"  # no such frame yet
             return
         record = self.run(self.way.record(call.request_id))
         if record["status"] in TERMINAL:
@@ -272,6 +269,14 @@ class Lives(RuleBasedStateMachine):
         with anyio.fail_after(WAIT_S):
             await self.app.aclose()
         await self.tasks.aclose()
+
+
+async def _or_code(opening: Coroutine[Any, Any, Handle]) -> Handle | str:
+    """Return the call, or the code with which it was refused."""
+    try:
+        return await opening
+    except Refused as refused:
+        return refused.code
 
 
 class Stage:

@@ -12,12 +12,11 @@ from typing import Any
 import anyio
 import pytest
 import uvicorn
+
 from behaviour.connect import Refused
 from behaviour.promises import promise
 from behaviour.raw_http import WAIT_S, Address, Connection
 from behaviour.served import Connect, hosted
-from server.peer import PING, Peer
-
 from penstock import CallError, Runtime
 from penstock.calls.clock import Clock
 from penstock.calls.tasks import TaskOwner
@@ -32,6 +31,7 @@ from penstock.server.settings import ServerSettings
 from penstock.server.websocket import Socket
 from penstock.testing.clock import FakeClock
 from penstock.testing.zoo import model_zoo
+from server.peer import PING, Peer
 
 pytestmark = pytest.mark.anyio
 

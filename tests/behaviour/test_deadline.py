@@ -6,11 +6,11 @@ import asyncio
 import json
 
 import pytest
+
 from behaviour.checks import happened
 from behaviour.connect import Refused
 from behaviour.promises import promise
 from behaviour.served import Connect
-
 from penstock import Runtime, current_call
 from penstock.testing.clock import FakeClock
 from penstock.testing.zoo import model_zoo

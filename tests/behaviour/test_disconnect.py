@@ -7,11 +7,11 @@ import threading
 from typing import Any
 
 import pytest
+
 from behaviour.checks import happened, unread
 from behaviour.promises import promise
 from behaviour.raw_http import Departure
 from behaviour.served import Connect
-
 from penstock import Runtime, current_call
 from penstock.testing.clock import FakeClock
 from penstock.testing.zoo import model_zoo

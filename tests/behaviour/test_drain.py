@@ -7,13 +7,13 @@ import json
 
 import anyio
 import pytest
+
 from behaviour.checks import until
 from behaviour.connect import HttpJson, HttpNdjson, HttpSse, Refused, Way
 from behaviour.promises import promise
 from behaviour.raw_http import WAIT_S
 from behaviour.seam import Watched
 from behaviour.served import Connect, hosted
-
 from penstock.calls.limits import CallLimits
 from penstock.calls.tasks import TaskOwner
 from penstock.runtime.app import App

@@ -7,11 +7,11 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+
 from behaviour.connect import Frame, HttpNdjson
 from behaviour.promises import promise
 from behaviour.raw_http import Reply
 from behaviour.served import Connect
-
 from penstock import CallError, CommandError, Runtime
 from penstock.runtime.manifest import Manifest
 
@@ -225,7 +225,8 @@ async def test_server_sent_events_are_the_same_bytes_with_their_numbers(http: Ht
 async def test_a_command_that_does_not_stream_answers_a_stream_with_two_frames(http: HttpNdjson) -> None:
     body = {"command": "add", "input": {"a": 1, "b": 2}, "is_stream": True}
     frames = _frames(await _post(http, "/v2/execute", body))
-    assert [(frame["status"], frame.get("data")) for frame in frames] == [("accepted", None), ("completed", 3)]
+    assert [frame["status"] for frame in frames] == ["accepted", "completed"]
+    assert frames[1]["data"] == 3
 
 
 @promise("W3")
@@ -233,7 +234,8 @@ async def test_the_correlation_id_is_echoed(http: HttpNdjson) -> None:
     for path, body in (("/v2/execute", {"command": "add", "input": {"a": 1, "b": 2}}), ("/predict", {})):
         reply = await _post(http, path, body, x_request_id="my id: 7")
         assert reply.headers["x-request-id"] == "my id: 7"
-    assert (await http.request("GET", "/nowhere", headers={"x-request-id": "a"})).headers["x-request-id"] == "a"
+    refused = await http.request("GET", "/nowhere", headers={"x-request-id": "a"})
+    assert refused.headers["x-request-id"] == "a"
 
 
 @promise("W3")

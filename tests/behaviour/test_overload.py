@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from behaviour.checks import permits
 from behaviour.connect import Refused
 from behaviour.promises import promise
 from behaviour.served import Connect
-
 from penstock import Runtime
 from penstock.calls.limits import CallLimits
 from penstock.testing.zoo import model_zoo

@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from behaviour.checks import at_rest, happened, permits, until
 from behaviour.connect import Refused, Way
 from behaviour.promises import promise
 from behaviour.served import Connect
-
 from penstock import Runtime, current_call
 from penstock.calls.limits import CallLimits
 from penstock.protocol.call import CallLog

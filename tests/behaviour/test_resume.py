@@ -6,10 +6,10 @@ import asyncio
 import json
 
 import pytest
+
 from behaviour.connect import Refused
 from behaviour.promises import promise
 from behaviour.served import Connect
-
 from penstock import Runtime
 from penstock.calls.limits import CallLimits
 from penstock.testing.clock import FakeClock
