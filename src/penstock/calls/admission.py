@@ -87,7 +87,7 @@ class Admission:
     def _full(self) -> CallError:
         wait_s = self._mean_run_s * (len(self._waiting) + 1) / self._permits
         return CallError(
-            f"{self._name} is busy: {self._permits} calls run and {len(self._waiting)} wait; try again later",
+            f"{self._name} is busy ({self._permits} running, {len(self._waiting)} waiting); try again later",
             ErrorCode.RESOURCE_EXHAUSTED,
             retry_after_s=min(max(1, ceil(wait_s)), MAX_RETRY_AFTER_S),
         )

@@ -87,7 +87,7 @@ class Executor:
             live.on_cut(_cut(live, in_thread=work.command.command.kind.blocking))
             await self._admitted(work)
             await self._perform(work)
-        except BaseException as error:  # noqa: BLE001 - the one place where exceptions become wire errors
+        except BaseException as error:  # the one place where exceptions become wire errors
             self._fail(live, error)
             if isinstance(error, KeyboardInterrupt) and not work.command.command.kind.blocking:
                 raise  # Ctrl-C that arrived within a command; one raised in a thread is the author's own
@@ -191,7 +191,7 @@ def _cut(live: Live, *, in_thread: bool) -> Callable[[CancelReason], None]:
         if task is not None:
             task.cancel()
             if not in_thread:
-                # The task is thrown its cancel at its next step, which stands in the loop's queue before this.
+                # Its next step, at which it is thrown the cancel, stands in the loop's queue before this.
                 loop.call_soon(live.mark_delivered)
 
     return cut

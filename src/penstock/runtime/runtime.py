@@ -9,13 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
+
 from penstock.errors import AuthoringError
-from penstock.protocol.dispatch import Description
+from penstock.protocol.dispatch import CommandDescription, Description
 from penstock.runtime.closing import close
 from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
 from penstock.runtime.manifest import Manifest, load_manifest
 from penstock.runtime.manifest_parts import NO_SETTINGS, Isolation
-from penstock.runtime.state import CLEANUP, INITIALIZE, drop_state
+from penstock.runtime.state import CLEANUP, INITIALIZE, STATE_NAMES, drop_state
 from penstock.runtime.workflow import Workflow
 
 F = TypeVar("F", bound=Function)
@@ -160,9 +162,16 @@ def describe(
         name=manifest.name,
         version=manifest.version,
         default_command=manifest.default_command,
-        commands={name: command.describe() for name, command in commands.items()},
+        commands={name: _described(command) for name, command in commands.items()},
         workflows={name: workflow.describe() for name, workflow in workflows.items()},
     )
+
+
+def _described(bound: BoundCommand) -> CommandDescription:
+    description = bound.describe()
+    if bound.command.name in (INITIALIZE, CLEANUP):  # what they return stays here; callers see the names
+        return msgspec.structs.replace(description, item_schema=STATE_NAMES)
+    return description
 
 
 def _locate(path: Path, made_in: str) -> Path:

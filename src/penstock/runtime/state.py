@@ -16,6 +16,12 @@ from penstock.runtime.command import BoundCommand, Command
 
 INITIALIZE = "initialize"
 CLEANUP = "cleanup"
+STATE_NAMES: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"state": {"type": "array", "items": {"type": "string"}}},
+    "required": ["state"],
+}
+"""JSON Schema of what callers of those two are shown."""
 
 
 class Initialised:

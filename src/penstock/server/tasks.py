@@ -29,7 +29,8 @@ class TaskRoutes:
     async def list(self, exchange: Exchange) -> None:
         """`GET /tasks`: this caller's calls."""
         records = self._dispatcher.tasks(exchange.caller)
-        await exchange.reply(200, msgspec.json.encode({"tasks": records, "timestamp": exchange.wall()}))
+        body = {"tasks": records, "timestamp": round(exchange.wall(), 3)}
+        await exchange.reply(200, msgspec.json.encode(body))
 
     async def show(self, exchange: Exchange, task_id: str) -> None:
         """`GET /tasks/{id}`: one call's status, result and times."""
