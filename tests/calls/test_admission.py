@@ -39,7 +39,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     clock = FakeClock()
     door = admission(permits=2, queue=1, clock=clock)
     first, *_ = [door.enter() for _ in range(3)]
-    with pytest.raises(CallError, match="predict is busy .2 running, 1 waiting.") as refused:
+    with pytest.raises(CallError, match=r"predict is busy \(2 running, 1 waiting\)") as refused:
         door.enter()
     assert refused.value.code is ErrorCode.RESOURCE_EXHAUSTED
     assert refused.value.retryable

@@ -29,7 +29,7 @@ LOCAL = Caller()
 
 
 class Batch(NamedTuple):
-    """The frames that were there when a reader looked, in wire form without a line end; none after a nudge."""
+    """The frames that were there when a reader looked, in wire form without line ends; none after a nudge."""
 
     first_seq: int
     lines: list[bytes]
@@ -47,7 +47,7 @@ class FrameReader(Protocol):
         ...
 
     def nudge(self) -> None:
-        """Have a pending ``__anext__`` return an empty batch, so that its transport can show a sign of life."""
+        """Have a pending ``__anext__`` return an empty batch: its transport can then show a sign of life."""
         ...
 
 

@@ -28,7 +28,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation: the v0.1 ``Request`` plus ``messages``, ``sampling``, ``tools`` and ``response_format``.
+    """One generation: the v0.1 ``Request``, and what that does not carry.
 
     ``messages`` (role and content, in OpenAI's shape) are used instead of ``prompt`` when given;
     ``max_tokens`` is in tokens, ``kv_budget_tokens`` too.
