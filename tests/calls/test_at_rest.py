@@ -58,3 +58,26 @@ async def test_a_reader_at_the_end_still_reads_all(make_live: MakeLive) -> None:
         assert [line async for batch in late for line in batch.lines] == first
     async with live.reader() as again:
         assert [line async for batch in again for line in batch.lines] == first
+
+
+async def test_an_ended_call_without_readers_is_a_handful_of_objects(make_live: MakeLive) -> None:
+    live = make_live()
+    async with live.reader() as reader:
+        for number in range(300):
+            live.log.item({"number": number}, 2.0)
+        live.complete(has_answer=False)
+        assert [batch async for batch in reader]
+    own = [live, live.log, live.readers]
+    reached = {id(part) for whole in own for part in gc.get_referents(whole) if gc.is_tracked(part)}
+    assert live.log.next_seq == 302
+    assert len(reached) < 30  # 300 frames are one block, and no closure or task hangs on
+
+
+async def test_a_reader_that_leaves_an_ended_call_again_changes_nothing(make_live: MakeLive) -> None:
+    live = make_live()
+    live.complete(has_answer=False)
+    before = live.record()
+    async with live.reader():
+        pass
+    assert live.record() == before
+    assert live.cancel(CancelReason.CALLER) == "already_finished"

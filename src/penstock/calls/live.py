@@ -146,9 +146,9 @@ class Live:
             command=self.start.command,
             workflow_id=self.start.workflow_id,
             status=self.state.label,
-            accepted_at=self.accepted_at,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
+            accepted_at=round(self.accepted_at, 3),
+            started_at=_to_ms(self.started_at),
+            finished_at=_to_ms(self.finished_at),
             next_seq=self.log.next_seq,
             first_seq=self.log.first_seq,
             result=self._result(),
@@ -264,7 +264,7 @@ class Live:
         reason = self.cancel_reason or CancelReason.CALLER
         now = self._clock.wall()
         if reason in (CancelReason.CALLER, CancelReason.DISCONNECT):
-            times = CancelTimes(round(self._cancel_requested, 3), self._delivered())
+            times = self._cancel_times()
             return self._ended(self.log.cancel(reason, times, now))
         return self._ended(self.log.fail(self._cut_error(reason), now))
 
@@ -295,13 +295,13 @@ class Live:
         what = "the server is shutting down" if reason is CancelReason.DRAIN else "the runner was lost"
         return CallError(f"{what}; try again", ErrorCode.UNAVAILABLE, retry_after_s=1)
 
-    def _delivered(self) -> float | None:
-        return None if self._cancel_delivered is None else round(self._cancel_delivered, 3)
+    def _cancel_times(self) -> CancelTimes:
+        return CancelTimes(round(self._cancel_requested, 3), _to_ms(self._cancel_delivered))
 
     def _cancel_record(self) -> Mapping[str, Any] | None:
         if self.cancel_reason is None:
             return None
-        times = CancelTimes(round(self._cancel_requested, 3), self._delivered())
+        times = self._cancel_times()
         return {**msgspec.to_builtins(times), "reason": self.cancel_reason.value, "stuck": self.stuck}
 
     # -- inside --------------------------------------------------------------------------------------
@@ -324,6 +324,7 @@ class Live:
         self._on_cut = self._on_end = ()
         if not self.readers:
             self.log.pack()
+            self.readers.rest()
 
     def _items(self) -> int:
         return self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
@@ -336,7 +337,7 @@ class Live:
     def _readers_gone(self) -> None:
         grace_s = (self.start.on_disconnect or OnDisconnect()).grace_s
         if self.log.ending is not None:
-            self.log.pack()
+            self._at_rest()
         elif grace_s is None:
             return
         elif grace_s == 0:
@@ -368,6 +369,10 @@ def _writer(start: Start, task_id: str, request_id: str) -> FrameWriter:
     if start.workflow_id is not None:
         return WorkflowWriter(start.workflow_id, task_id, request_id)
     return FrameWriter(start.form, start.command, task_id, request_id)
+
+
+def _to_ms(moment: float | None) -> float | None:
+    return None if moment is None else round(moment, 3)  # the wire shows milliseconds
 
 
 def _ms(seconds: float) -> float:

@@ -31,7 +31,7 @@ class Readers:
         self._window = window
         self._kept = kept
         self._all_gone = all_gone
-        self._attached: list[WindowedReader] = []
+        self._attached: tuple[WindowedReader, ...] = ()
         self._room: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -71,15 +71,19 @@ class Readers:
 
     def attach(self, reader: WindowedReader) -> None:
         """Count ``reader`` in."""
-        self._attached.append(reader)
+        self._attached += (reader,)
         self.moved()
 
     def detach(self, reader: WindowedReader) -> None:
         """Count ``reader`` out; the last one to go decides the call's fate by its policy."""
-        self._attached.remove(reader)
+        self._attached = tuple(other for other in self._attached if other is not reader)
         self.moved()
         if not self._attached:
             self._all_gone()
+
+    def rest(self) -> None:
+        """Tell nobody any more: the call has ended, and who reads it now changes nothing."""
+        self._all_gone = _nobody
 
     @property
     def unread(self) -> int:
@@ -100,6 +104,9 @@ class Readers:
             self.trim()
         if self._room is not None and not self._room.done() and self._log.size < self.full_at:
             self._room.set_result(None)
+
+
+def _nobody() -> None: ...
 
 
 class WindowedReader:

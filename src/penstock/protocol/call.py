@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.errors import CallError, LocalProtocolError, RemoteProtocolError, ReplayTruncated
-from penstock.protocol.messages import CancelReason, CancelTimes, Frame, FrameWriter, Note
+from penstock.protocol.messages import CancelReason, CancelTimes, Frame, FrameWriter, Note, WireForm
 from penstock.protocol.values import encode_value
 
 
@@ -325,13 +325,15 @@ class CallLog:
         self.first_seq += drop
 
     def pack(self) -> None:
-        """Keep the frames as one block; for a log that has ended and is kept in case somebody asks.
+        """Keep the frames as one block, and nothing to write with; for a log that has ended and is kept in
+        case somebody asks.
 
         An object per frame would cost half as much memory again, and every full garbage collection would
         look at each of them.
         """
         self._block += b"".join(self._lines)
         self._lines = _PACKED
+        self._writer, self._finish_lock = _IDLE_WRITER, _LATE_LOCK
 
     def _unpacked(self, start: int, stop: int | None) -> list[bytes]:
         cuts = [end - self._begin for end in self._ends[start:stop]]
@@ -339,4 +341,7 @@ class CallLog:
         return [self._block[begin:end] for begin, end in zip([first, *cuts], cuts, strict=False)]
 
 
-_PACKED: list[bytes] = []  # the lines of every packed log
+# What every packed log shares: it has no lines, writes nothing, and only counts ends that come late.
+_PACKED: list[bytes] = []
+_IDLE_WRITER = FrameWriter(WireForm.V2, "", "", "")
+_LATE_LOCK = Lock()
