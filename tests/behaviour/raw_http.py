@@ -60,6 +60,25 @@ class Connection:
         """Write bytes as they are."""
         self._writer.write(data)
 
+    @property
+    def socket(self) -> socket.socket:
+        """What the bytes go through."""
+        peer: socket.socket = self._writer.get_extra_info("socket")
+        return peer
+
+    async def drained(self) -> None:
+        """Wait until the kernel has nearly all that was sent."""
+        with anyio.fail_after(WAIT_S):
+            await self._writer.drain()
+
+    def pause(self) -> None:
+        """Read nothing from now on, not even ahead."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def resume(self) -> None:
+        """Read again."""
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
@@ -121,8 +140,7 @@ class Connection:
             self._writer.write_eof()
             return
         if how == "rst":
-            peer: socket.socket = self._writer.get_extra_info("socket")
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
             self._writer.transport.abort()
         await self.aclose()
 
