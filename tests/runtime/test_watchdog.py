@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -11,8 +12,10 @@ import pytest
 
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import Start
+from penstock.runtime import watchdog
 from penstock.runtime.app import App
 from penstock.runtime.runtime import Runtime
+from penstock.runtime.watchdog import Watchdog
 
 pytestmark = pytest.mark.anyio
 
@@ -68,3 +71,43 @@ async def test_no_thread_is_left() -> None:
     async with App(runtime):
         assert any(thread.name == "penstock-watchdog" for thread in threading.enumerate())
     assert not any(thread.name == "penstock-watchdog" for thread in threading.enumerate())
+
+
+class ClosedMeanwhile(threading.Event):
+    """Has the watchdog closed at the worst moment: when its thread is about to ask for a sign of life."""
+
+    def __init__(self, dog: Watchdog) -> None:
+        super().__init__()
+        self.closing = threading.Thread(target=dog.close)
+        self.begun = threading.Event()
+
+    def clear(self) -> None:
+        if not self.begun.is_set():
+            self.closing.start()
+            self.begun.set()
+            self.wait(10)  # until `close` has set it, and waits for the thread
+        super().clear()
+
+
+async def test_it_closes_whatever_it_is_doing() -> None:
+    dog = Watchdog([])
+    dog._alive = alive = ClosedMeanwhile(dog)
+    dog.wake()
+    assert alive.begun.wait(10)
+    alive.closing.join(10)  # the loop is held meanwhile, as `close` does, and gives no sign of life
+    assert not alive.closing.is_alive()
+
+
+async def test_closing_does_not_hold_the_loop_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "PAUSE_S", 60.0)
+    dog = Watchdog([])
+    looked = asyncio.Event()
+    loop, asked = asyncio.get_running_loop(), dog._alive.set
+    dog._alive.set = lambda: (asked(), loop.call_soon(looked.set))  # type: ignore[method-assign]
+    dog.wake()
+    with anyio.fail_after(5):
+        await looked.wait()
+    closing = threading.Thread(target=dog.close)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()

@@ -40,7 +40,7 @@ class Watchdog:
         self._loop_thread = threading.get_ident()
         self._busy = threading.Event()
         self._alive = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
         self._warned: dict[str, float] = {}
         self._thread = threading.Thread(target=self._watch, name="penstock-watchdog", daemon=True)
         self._thread.start()
@@ -56,19 +56,21 @@ class Watchdog:
 
     def close(self) -> None:
         """End the thread."""
-        self._closed = True
+        self._closed.set()
         self._busy.set()
         self._alive.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while self._busy.wait() and not self._closed:
+        while self._busy.wait():
             self._alive.clear()
+            if self._closed.is_set():  # looked at after the clear, which may have undone what `close` set
+                return
             tell(self._loop, self._alive.set)
             if not self._alive.wait(self._held_s):
                 self._warn(time.monotonic() - self._held_s)
                 self._alive.wait()
-            time.sleep(PAUSE_S)
+            self._closed.wait(PAUSE_S)
 
     def _warn(self, since: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
