@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,13 @@ class Job:
         """Read an answer line by line."""
         frames = [json.loads(line) for line in body_of(answer).splitlines()]
         if self.items:
-            _check_stream(frames, self.items)
+            check_stream(frames, self.items)
         elif len(frames) != 1 or frames[0].get("data") != number + 1:
             raise WrongAnswer(f"{number} + 1 gave {frames!r}")
 
 
-def _check_stream(frames: list[dict[str, Any]], items: int) -> None:
+def check_stream(frames: list[dict[str, Any]], items: int) -> None:
+    """Check the frames of one whole stream."""
     if [frame["seq"] for frame in frames] != list(range(items + 2)):
         raise WrongAnswer("the frames are not numbered from 0 without a gap")
     if (frames[0]["status"], frames[-1]["status"]) != ("accepted", "completed"):
@@ -240,7 +241,27 @@ class CpuMeter:
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Warm up, measure, and let every answer finish."""
+    """Run the load over HTTP."""
+    job, tally = Job(args.command, args.items), Tally()
+    return await run_load(
+        lambda number, failed: Connection(job, number, tally, failed), tally, job.items, args
+    )
+
+
+async def run_load(
+    make: Callable[[int, Callable[[Exception], None]], Any],
+    tally: Tally,
+    items: int,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Warm up, measure, and let every answer finish.
+
+    Args:
+        make: Makes the protocol of a connection, from its number and what to call with what is wrong.
+        tally: Where finished answers are counted.
+        items: Items per answer.
+        args: Of the command line.
+    """
     loop = asyncio.get_running_loop()
     broken: asyncio.Future[None] = loop.create_future()
 
@@ -248,18 +269,17 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         if not broken.done():
             broken.set_exception(error)
 
-    job, tally, cpu = Job(args.command, args.items), Tally(), CpuMeter(args.server_pid)
-    connections: list[Connection] = []
+    cpu = CpuMeter(args.server_pid)
+    connections: list[Any] = []
     for number in range(args.connections):
-        make = partial(Connection, job, number, tally, failed)
-        _, connection = await loop.create_connection(make, "127.0.0.1", args.port)
+        _, connection = await loop.create_connection(partial(make, number, failed), "127.0.0.1", args.port)
         connections.append(connection)
     await _pass(broken, args.warm_up)
     tally.reset()
     cpu.reset()
     began = now()
     await _pass(broken, args.seconds)
-    result = summary(job, tally, cpu, now() - began)
+    result = {"command": args.command, "items": items, **summary(tally, items, cpu, now() - began)}
     for connection in connections:
         connection.stop()
     ends = asyncio.gather(*(connection.closed for connection in connections))
@@ -277,16 +297,15 @@ async def _pass(broken: asyncio.Future[None], seconds: float) -> None:
         failure.result()
 
 
-def summary(job: Job, tally: Tally, cpu: CpuMeter, seconds: float) -> dict[str, Any]:
+def summary(tally: Tally, items: int, cpu: CpuMeter, seconds: float) -> dict[str, Any]:
     """Return what was measured; times in milliseconds."""
     if not tally.requests:
         raise WrongAnswer(f"nothing was answered in {seconds:.1f} s")
     return {
-        **asdict(job),
         "seconds": round(seconds, 4),
         "requests": tally.requests,
         "requests_per_s": round(tally.requests / seconds, 1),
-        "tokens_per_s": round(tally.requests * job.items / seconds),
+        "tokens_per_s": round(tally.requests * items / seconds),
         "bytes_per_request": round(tally.received / tally.requests, 1),
         "first_item_ms": _percentiles(tally.first_item_s),
         "total_ms": _percentiles(tally.total_s),

@@ -71,10 +71,11 @@ def measure(
         "connections": connections,
         "seconds": seconds,
         "core": LOAD_CORE,
+        **({} if workload.calls == 1 else {"calls": workload.calls}),
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(
-        [sys.executable, str(HERE / "load.py"), *flags], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, str(HERE / workload.load), *flags], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"{contender.name} in {workload.name} at {connections} connections: no result")

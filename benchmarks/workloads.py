@@ -33,6 +33,8 @@ class Workload:
 
     Attributes:
         items: Items per stream; 0: an answer that does not stream.
+        load: The script that makes the load.
+        calls: Calls that are under way on one connection.
         floor: The contender all others are divided by.
     """
 
@@ -42,7 +44,19 @@ class Workload:
     connections: tuple[int, ...]
     contenders: tuple[Contender, ...]
     floor: str = "bare"
+    load: str = "load.py"
+    calls: int = 1
 
+
+OVER_WEBSOCKET = (
+    Contender(
+        "bare", "bare_ws.py", "items", "bare ASGI app: sends each token, uvicorn's writes joined to one"
+    ),
+    Contender("joined", "joined_ws.py", "items", "the limit: messages made by hand, one write"),
+    Contender("naive", "naive_ws.py", "items", "Starlette, one message and one write per token", "naive"),
+    Contender("penstock_scripted", "penstock_app.py", "predict", "penstock over the scripted engine"),
+    Contender("penstock_items", "penstock_app.py", "items", "penstock over a plain async generator"),
+)
 
 WORKLOADS = (
     Workload(
@@ -69,5 +83,22 @@ WORKLOADS = (
             Contender("naive", "naive.py", "add", "Starlette JSONResponse", "naive"),
             Contender("penstock_add", "penstock_app.py", "add", "penstock: an author's `async def`"),
         ),
+    ),
+    Workload(
+        name="ws-256tok",
+        what="WebSocket streams of 256 tokens that are always ready, one call at a time on each socket",
+        items=256,
+        connections=(1, 32, 256),
+        contenders=OVER_WEBSOCKET,
+        load="load_ws.py",
+    ),
+    Workload(
+        name="ws-256calls",
+        what="the same streams, 256 calls at a time on one socket",
+        items=256,
+        connections=(1,),
+        contenders=OVER_WEBSOCKET,
+        load="load_ws.py",
+        calls=256,
     ),
 )

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-PACKAGES = ("penstock", "uvicorn", "uvloop", "httptools", "starlette", "msgspec", "pydantic")
+PACKAGES = ("penstock", "uvicorn", "uvloop", "httptools", "websockets", "starlette", "msgspec", "pydantic")
 
 
 def pin_to_core() -> None:
@@ -40,13 +40,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def serve_asgi(app: Callable[..., Any]) -> None:
-    """Serve an ASGI app with the uvicorn settings that penstock's own host uses."""
+def serve_asgi(app: Callable[..., Any], ws: Any = "none") -> None:
+    """Serve an ASGI app with the uvicorn settings that penstock's own host uses.
+
+    Args:
+        ws: uvicorn's name of a WebSocket implementation, or a protocol class.
+    """
     pin_to_core()
     config = uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
+        ws=ws,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
