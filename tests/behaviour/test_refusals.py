@@ -135,7 +135,6 @@ BAD_BODIES = {
     "no command": b'{"input": {"prompt": "x"}}',
     "a command that is a number": b'{"command": 3, "input": {"prompt": "x"}}',
     "a stream that is text": b'{"command": "predict", "input": {"prompt": "x"}, "is_stream": "yes"}',
-    "too deep": b'{"command": "predict", "input": ' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}",
     "a huge number": b'{"command": "predict", "input": {"prompt": "x", "max_tokens": ' + b"9" * 5000 + b"}}",
 }
 

@@ -10,6 +10,7 @@ from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller
+from penstock.protocol.messages import MAX_TASK_ID
 
 
 class CallStore:
@@ -76,7 +77,7 @@ class CallStore:
         """
         live = self._by_task.get((caller.key, call_id)) or self._by_request.get(call_id)
         if live is None or live.caller.key != caller.key:
-            raise CallError(f"no task {call_id!r} is known here", ErrorCode.NOT_FOUND)
+            raise CallError(f"no task {call_id[:MAX_TASK_ID]!r} is known here", ErrorCode.NOT_FOUND)
         return live
 
     def of(self, caller: Caller) -> list[Live]:

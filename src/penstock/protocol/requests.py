@@ -10,7 +10,12 @@ from typing import Annotated, Any
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
+from penstock.protocol.depth import check_depth
 from penstock.protocol.messages import MAX_TASK_ID, OnDisconnect, Start, WireForm
+
+
+TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
+Name = Annotated[str, msgspec.Meta(max_length=256)]  # of a command or workflow: an unknown one is compared
 
 
 class CallBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +71,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
 class CommandBody(CallBody, frozen=True, kw_only=True):
     """The body of `/v2/execute`."""
 
-    command: str | None = None
+    command: Name | None = None
 
     def named(self) -> str:
         """Return the command.
@@ -82,7 +87,7 @@ class CommandBody(CallBody, frozen=True, kw_only=True):
 class WorkflowBody(CallBody, frozen=True, kw_only=True):
     """The body of `/v2/workflow`."""
 
-    workflow_id: str | None = None
+    workflow_id: Name | None = None
 
     def named(self) -> str:
         """Return the workflow.
@@ -93,9 +98,6 @@ class WorkflowBody(CallBody, frozen=True, kw_only=True):
         if not self.workflow_id:
             raise _missing("workflow_id")
         return self.workflow_id
-
-
-TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
 
 
 class TaskMessage(CallBody, frozen=True, kw_only=True, tag_field="type", tag="task"):
@@ -187,8 +189,9 @@ def read_body(body: bytes) -> CommandBody:
     """Read the HTTP body of a request to run a command.
 
     Raises:
-        CallError: ``invalid_argument``.
+        CallError: ``invalid_argument`` or ``too_large``.
     """
+    check_depth(body)
     try:
         return _decode_body(body)
     except _FAULTS as error:
@@ -199,8 +202,9 @@ def read_workflow_body(body: bytes) -> WorkflowBody:
     """Read the HTTP body of a request to run a workflow.
 
     Raises:
-        CallError: ``invalid_argument``.
+        CallError: ``invalid_argument`` or ``too_large``.
     """
+    check_depth(body)
     try:
         return _decode_workflow(body)
     except _FAULTS as error:
@@ -224,7 +228,9 @@ def read_message(text: bytes | str) -> Message:
 
     Raises:
         BadMessage: It is none of ours.
+        CallError: ``too_large``.
     """
+    check_depth(text)
     try:
         message: Message = _decode_message(text)
     except _FAULTS as error:

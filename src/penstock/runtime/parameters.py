@@ -14,6 +14,11 @@ from typing_extensions import NotRequired, Required, TypedDict
 
 from penstock.errors import AuthoringError, CallError, ErrorCode
 
+MAX_FAULTS = 20  # told to a caller at once
+MAX_LISTED = 1000  # faults that are looked at
+MAX_NAME = 100  # characters of a name that are sent back
+MAX_SAID = 300  # ... and of what is wrong with it, which may quote what was sent
+
 T = TypeVar("T")
 _EMPTY = inspect.Parameter.empty
 _REFUSED: Mapping[Any, str] = {
@@ -157,20 +162,33 @@ class InputSchema:
             raise self._refusal(error, "data") from error
 
     def _refusal(self, error: ValidationError, root: str = "input") -> CallError:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        details = [{"path": [root, *fault["loc"]], "reason": fault["type"]} for fault in faults]
-        text = "; ".join(self._say(fault["loc"] or (root,), fault["type"], fault["msg"]) for fault in faults)
-        return CallError(text, ErrorCode.INVALID_ARGUMENT, details=details)
+        count = error.error_count()
+        if count > MAX_LISTED:  # pydantic would take seconds to list them
+            details = [{"path": [root], "reason": "too_many_faults"}]
+            return CallError(
+                f"{root}: {count} faults, too many to name", ErrorCode.INVALID_ARGUMENT, details=details
+            )
+        faults = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
+        places = [tuple(map(_shortened, fault["loc"])) for fault in faults]
+        named = list(zip(places, faults, strict=True))
+        details = [{"path": [root, *place], "reason": fault["type"]} for place, fault in named]
+        text = "; ".join(self._say(place or (root,), fault["type"], fault["msg"]) for place, fault in named)
+        more = f"; and {count - len(faults)} more" if count > len(faults) else ""
+        return CallError(text + more, ErrorCode.INVALID_ARGUMENT, details=details)
 
     def _say(self, place: tuple[int | str, ...], kind: str, message: str) -> str:
         name = ".".join(map(str, place))
         if kind != "extra_forbidden" or len(place) != 1:
-            return f"{name}: {message[0].lower()}{message[1:]}"
+            return f"{name}: {message[0].lower()}{message[1:MAX_SAID]}"
         near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
         hint = (
             f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(self.names)) or 'none'}"
         )
         return f"{name}: unknown input{hint}"
+
+
+def _shortened(part: int | str) -> int | str:
+    return part if isinstance(part, int) or len(part) <= MAX_NAME else f"{part[:MAX_NAME]}…"
 
 
 def _the_stream(parameters: tuple[Parameter, ...], where: str) -> Parameter | None:

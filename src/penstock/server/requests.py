@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.messages import Start, WireForm
 from penstock.protocol.requests import read_body, read_workflow_body
 from penstock.server.exchange import Exchange
 from penstock.server.pump import NDJSON, SSE, StreamForm
+
+_SECONDS = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
 def read_start(exchange: Exchange, body: bytes, form: WireForm) -> Start:
@@ -51,9 +55,8 @@ def _timeout(exchange: Exchange) -> float | None:
     text = exchange.header(b"x-request-timeout")
     if text is None:
         return None
-    try:
-        return float(text)
-    except ValueError:
+    if not _SECONDS.fullmatch(text):  # float() would take 'nan', '1_000' and 'infinity'
         raise CallError(
             f"X-Request-Timeout is a number of seconds, not {text[:40]!r}", ErrorCode.INVALID_ARGUMENT
-        ) from None
+        )
+    return float(text)
