@@ -18,7 +18,7 @@ from penstock.engines.base import Engine, raise_if_failed, report_metrics
 from penstock.errors import AuthoringError, CallError, ErrorCode
 from penstock.integrations.names import install
 from penstock.protocol.dispatch import Description
-from penstock.protocol.events import EngineEnd, EngineEvent
+from penstock.protocol.events import EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, StreamEvent, request_to_engine
 from penstock.protocol.openai import ChatMessage
 from penstock.runtime.abort import AbortCallbacks
@@ -53,12 +53,13 @@ def build_app(
 ) -> App:
     """Return the app of a project, of an engine, or of a project with an engine's commands beside its own.
 
-    The project is imported and the engine opened when the app starts.
+    The project is imported and the engine opened when the app starts; with workers only they open it.
 
     Args:
         project: A folder with manifest.yml, or a Python file.
         engine: An engine spec, instead of the one the manifest names.
-        settings: Where the bounds on calls are taken from.
+        settings: Where the bounds on calls are taken from, and the number of workers, if not from the
+            manifest.
         compat: The project may import penstock by the names of the reference systems.
 
     Raises:
@@ -69,8 +70,16 @@ def build_app(
     source = ProjectSource(
         f"{__name__}:{load_project.__name__}", {**where, "compat": "yes" if compat else ""}
     )
+
+    def load(owner: AbortCallbacks) -> Runtime:
+        runtime = _import_project(manifest, entrypoint, compat, owner)
+        if settings.workers is not None:
+            runtime.manifest = runtime.manifest.model_copy(update={"workers": settings.workers})
+        _add_engine(runtime, engine, runtime.manifest.workers)
+        return runtime
+
     return App(
-        lambda owner: _load(manifest, entrypoint, engine, compat, owner),
+        load,
         manifest=manifest,
         limits=CallLimits(drain_s=settings.drain_s),
         source=source,
@@ -78,7 +87,7 @@ def build_app(
 
 
 def load_project(owner: AbortCallbacks, project: str = "", engine: str = "", compat: str = "") -> Runtime:
-    """Import a project and open its engine, in a process of one of its commands.
+    """Import a project and open its engine, in a worker or in a process of one of its commands.
 
     Args:
         owner: Of the abort callbacks that it registers.
@@ -91,20 +100,49 @@ def load_project(owner: AbortCallbacks, project: str = "", engine: str = "", com
         Exception: Whatever the author's file raises.
     """
     manifest, entrypoint = _read(Path(project) if project else None)
-    return _load(manifest, entrypoint, engine or None, bool(compat), owner)
+    runtime = _import_project(manifest, entrypoint, bool(compat), owner)
+    _add_engine(runtime, engine or None, workers=0)
+    return runtime
 
 
-def _load(
-    manifest: Manifest, entrypoint: Path | None, engine: str | None, compat: bool, owner: AbortCallbacks
+def _import_project(
+    manifest: Manifest, entrypoint: Path | None, compat: bool, owner: AbortCallbacks
 ) -> Runtime:
     if compat:
         install(first=True)
     os.environ[STREAMING_MODE] = "true"
-    runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, owner)
+    return Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, owner)
+
+
+def _add_engine(runtime: Runtime, engine: str | None, workers: int) -> None:
+    """Give the project the engine that it or the command line names."""
     spec = engine or runtime.manifest.engine
     if spec is not None:
-        serve_engine(runtime, engines.open(spec))
-    return runtime
+        serve_engine(runtime, EngineOfWorkers(spec, workers) if workers else engines.open(spec))
+
+
+class EngineOfWorkers(Engine):
+    """Stands in the server for the engines that its workers have, one each.
+
+    Args:
+        spec: Of each of them.
+        workers: How many there are.
+
+    Raises:
+        CallError: There is no such engine, or its model is not there.
+    """
+
+    def __init__(self, spec: str, workers: int) -> None:
+        self.engine_id = spec
+        self.model = spec
+        self.capacity = workers * engines.capacity(spec)
+
+    def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """Refuse: nothing is generated here."""
+        raise CallError(f"{self.engine_id} is open in the workers only", ErrorCode.INTERNAL)
+
+    def close(self) -> None:
+        """Do nothing: the workers close theirs."""
 
 
 def _read(project: Path | None) -> tuple[Manifest, Path | None]:

@@ -287,7 +287,7 @@ def test_the_reasons_are_those_of_a_cancel() -> None:
 
 SETTINGS = {name: field.default for name, field in ServerSettings.model_fields.items()}
 CALLS = vars(CallLimits())
-ADDRESSES = {"host", "port", "ws_port"}
+NO_LIMITS = {"host", "port", "ws_port", "workers"}
 FIXED = {
     "`correlation_id` that is kept": MAX_CORRELATION,
     "`task_id`": MAX_TASK_ID,
@@ -323,4 +323,4 @@ def test_no_limit_is_left_out() -> None:
     # How long a server drains is a setting, which the calls' limits follow.
     assert set(OF_CALLS.values()) == CALLS.keys() - {"drain_s"}
     named = [name for row in table(PAGE, "limit", "value") for name in codes(row["set by"])]
-    assert sorted(named) == sorted(f"PENSTOCK_{name.upper()}" for name in SETTINGS.keys() - ADDRESSES)
+    assert sorted(named) == sorted(f"PENSTOCK_{name.upper()}" for name in SETTINGS.keys() - NO_LIMITS)

@@ -45,7 +45,11 @@ _failures = st.builds(
 _metrics = st.builds(EventMetrics, ttft_ms=st.floats(0, 1e9), throughput_tps=st.just(1.5), peak_mem_mb=_sizes)
 messages = st.one_of(
     st.builds(
-        Configure, loader=st.text(), command=st.text(), arguments=st.dictionaries(st.text(), st.text())
+        Configure,
+        name=st.text(),
+        loader=st.text(),
+        commands=st.lists(st.text()).map(tuple),
+        arguments=st.dictionaries(st.text(), st.text()),
     ),
     st.builds(Hello, error=st.text()),
     st.builds(

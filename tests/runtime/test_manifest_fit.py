@@ -56,7 +56,6 @@ async def refusals(rt: Runtime) -> list[str]:
             {"default_command": "predikt"},
             "default_command: there is no command 'predikt'; did you mean predict?",
         ),
-        ({"workers": 2}, "workers: worker processes are not implemented yet; write 0, or remove the line"),
     ],
 )
 async def test_names_that_nothing_has(manifest: dict[str, Any], says: str) -> None:

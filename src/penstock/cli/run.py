@@ -33,6 +33,12 @@ WsPort = Annotated[
         help="A second port, for WebSocket (PENSTOCK_WS_PORT; 8765 if it is free, none with --port 0)."
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that run the commands; 0 runs them in the server (PENSTOCK_WORKERS; the manifest's)."
+    ),
+]
 Compat = Annotated[
     bool,
     typer.Option(help="Let the project import penstock as xumi, clarifai_protocol and sagellm_protocol."),
@@ -46,6 +52,7 @@ def run(
     host: Host = None,
     port: Port = None,
     ws_port: WsPort = None,
+    workers: Workers = None,
     compat: Compat = True,
     reload: Reload = False,
 ) -> None:
@@ -56,7 +63,7 @@ def run(
         reload_on_change(project)
         return
     log_to_stderr()
-    settings = _settings(host=host, port=port, ws_port=ws_port)
+    settings = _settings(host=host, port=port, ws_port=ws_port, workers=workers)
     try:
         was_ready = _serve(project, engine, settings, compat)
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything

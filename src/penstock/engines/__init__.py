@@ -15,7 +15,7 @@ from penstock.errors import CallError, ErrorCode
 if TYPE_CHECKING:
     from penstock.engines.base import Engine
 
-__all__ = ["ADAPTERS", "Adapter", "open"]
+__all__ = ["ADAPTERS", "Adapter", "capacity", "open"]
 
 
 class Adapter(NamedTuple):
@@ -24,10 +24,16 @@ class Adapter(NamedTuple):
     target: str
     """``module:function``; the function takes the text behind the colon, and options by keyword."""
     example: str
+    capacity: str = ""
+    """``module:function`` that tells the capacity of an engine, where opening one loads a model."""
 
 
 ADAPTERS: dict[str, Adapter] = {
-    "llamacpp": Adapter("penstock.engines.llamacpp:open_llamacpp", "llamacpp:smollm2-135m"),
+    "llamacpp": Adapter(
+        "penstock.engines.llamacpp:open_llamacpp",
+        "llamacpp:smollm2-135m",
+        "penstock.engines.llamacpp:llamacpp_capacity",
+    ),
     "scripted": Adapter("penstock.engines.scripted:open_scripted", "scripted:tokens=256,delay_ms=20"),
 }
 _DEFAULT = "llamacpp"
@@ -44,14 +50,38 @@ def open(spec: str, **options: Any) -> Engine:
     Raises:
         CallError: An unknown adapter, a wrong option, a model that is not there or cannot be loaded.
     """
+    adapter, rest = _split(spec)
+    opening = cast("Callable[..., Engine]", _load(adapter.target))
+    return opening(rest, **options)
+
+
+def capacity(spec: str) -> int:
+    """Return how many generations an engine runs at the same time, without loading its model.
+
+    Raises:
+        CallError: An unknown adapter, or a model that is not there.
+    """
+    adapter, rest = _split(spec)
+    if adapter.capacity:
+        tell = cast("Callable[[str], int]", _load(adapter.capacity))
+        return tell(rest)
+    engine = open(spec)
+    engine.close()
+    return engine.capacity
+
+
+def _split(spec: str) -> tuple[Adapter, str]:
     name, colon, rest = spec.partition(":")
     if name not in ADAPTERS:
         if colon and not _is_path(spec):
             raise CallError(_unknown(spec, name), ErrorCode.INVALID_ARGUMENT)
         name, rest = _DEFAULT, spec
-    module, _, function = ADAPTERS[name].target.partition(":")
-    opening = cast("Callable[..., Engine]", getattr(import_module(module), function))
-    return opening(rest, **options)
+    return ADAPTERS[name], rest
+
+
+def _load(target: str) -> object:
+    module, _, function = target.partition(":")
+    return cast(object, getattr(import_module(module), function))
 
 
 def _is_path(spec: str) -> bool:

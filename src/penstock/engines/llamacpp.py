@@ -209,6 +209,16 @@ def open_llamacpp(rest: str, **options: Any) -> LlamaEngine:
     return LlamaEngine(model, name, settings)
 
 
+def llamacpp_capacity(rest: str) -> int:
+    """Return how many calls ``llamacpp:REST`` answers at the same time.
+
+    Raises:
+        CallError: The model is unknown or not pulled.
+    """
+    store.ModelStore().resolve(rest)
+    return LlamaSettings().slots
+
+
 def _body(request: EngineRequest, context_tokens: int) -> dict[str, Any]:
     refuse_invalid(request)
     if request.tools:

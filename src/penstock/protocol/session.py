@@ -35,11 +35,13 @@ class _Message(
 
 
 class Configure(_Message, frozen=True, kw_only=True):
-    """What the working side is to serve: ``loader`` ("module:function") is called with ``arguments``."""
+    """What the working side, ``name`` in logs, is to serve: ``loader`` ("module:function"), called with
+    ``arguments``, returns a project that has the ``commands``."""
 
+    name: str
     loader: str
     arguments: Mapping[str, str] = {}
-    command: str
+    commands: tuple[str, ...]
     path: tuple[str, ...] = ()  # where modules are found
     log_levels: Mapping[str, int] = {}  # by logger
 

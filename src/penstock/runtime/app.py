@@ -62,7 +62,7 @@ class App:
         manifest: Name and version to show until a loader has returned.
         limits: Bounds on calls.
         clock: Tells the time.
-        source: Where another process finds the project; needed for commands with ``isolation: process``.
+        source: Where another process finds the project; needed for ``isolation: process`` and for workers.
         processes: Bounds on those processes.
     """
 
@@ -95,9 +95,9 @@ class App:
         self._workflow_runs = Admission(self.limits.in_flight, 0, "workflows", self._clock.monotonic)
         self._admissions: dict[str, Admission] = {}
         self._state = ProjectState({}, self._retiring.start)
-        self._source = source
-        self._processes = processes or ProcessSettings()
-        self._isolation = self._isolate()
+        settings, grace_s = processes or ProcessSettings(), self.limits.cancel_grace_s
+        self._isolate = partial(Isolation, source=source, settings=settings, grace_s=grace_s)
+        self._isolation = self._isolate({}, 0)
         self._initialising: Live | None = None
         self._status: Phase = "starting"
         self._phase = "not started"
@@ -226,13 +226,14 @@ class App:
     async def health(self) -> Health:
         """See ``Dispatcher.health``."""
         now = self._clock.monotonic()
+        waits = self._status == "healthy" and not self._isolation.alive
         return Health(
-            status=self._status,
+            status="starting" if waits else self._status,
             name=self._manifest.name,
             version=self._manifest.version,
             uptime_s=round(now - self._began, 3),
             in_flight=len(self._store),
-            phase=self._phase,
+            phase="waiting for a worker" if waits else self._phase,
             elapsed_s=round(now - self._phase_began, 3),
             checks=self._checks(),
         )
@@ -360,15 +361,13 @@ class App:
         self._manifest = runtime.manifest
         self._commands = runtime.bound_commands()
         self._workflows = check_fit(self._manifest, self._commands)
-        self._isolation = self._isolate()
+        self._isolation = self._isolate(self._commands, self._manifest.workers)
         self._state = ProjectState(self._isolation.keep(self._commands), self._retiring.start)
-        on_the_loop = [bound.command for bound in self._commands.values() if bound.on_the_loop]
+        here = [bound for name, bound in self._commands.items() if self._isolation.pool(name) is None]
+        on_the_loop = [bound.command for bound in here if bound.on_the_loop]
         self._watchdog = Watchdog(on_the_loop) if on_the_loop else None
         for name, bound in self._commands.items():
             self._admissions[name] = Admission(bound.concurrency, bound.queue, name, self._clock.monotonic)
-
-    def _isolate(self) -> Isolation:
-        return Isolation(self._commands, self._source, self._processes, self.limits.cancel_grace_s)
 
     async def _run_startup(self, step: Startup) -> None:
         start = Start(command=step.command, input=msgspec.json.encode(step.input))

@@ -1,4 +1,4 @@
-"""The child process of an isolated command: the same project, with its commands run here.
+"""A child process: the same project, with some of its commands run here.
 
 Started by ``penstock.runtime.process`` as ``python -m penstock.runtime.child LINK PULSE PARENT``: two
 descriptors and the server's process id.  It lives exactly as long as its server.
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -187,20 +187,19 @@ class Child:
         await asyncio.get_running_loop().create_unix_connection(lambda: self._link, sock=link)
         configure = await self._configured
         self._app = App(partial(_load, configure), limits=LIMITS)
-        self._link.send(Hello(error=await self._start(configure.command)))
+        self._link.send(Hello(error=await self._start(configure.commands)))
         await self._closing.wait()
         await self._app.aclose()
 
-    async def _start(self, command: str) -> str:
+    async def _start(self, commands: Iterable[str]) -> str:
         """Load the project; returns what is wrong with it."""
         try:
             await self._app.start()
         except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
             _log.exception("the project cannot be loaded")
             return f"the project cannot be loaded there: {error}"
-        if command not in self._app.commands:
-            return f"there is no command {command!r} there"
-        return ""
+        missing = [name for name in commands if name not in self._app.commands]
+        return f"there is no command {missing[0]!r} there" if missing else ""
 
     # -- what the server says ------------------------------------------------------------------------
 
@@ -303,13 +302,15 @@ def _load(configure: Configure, owner: AbortCallbacks) -> Runtime:
 
 
 def _of_this_process(runtime: Runtime) -> Manifest:
-    """Return the manifest without what the server does: it starts up, isolates, and keeps the budgets."""
+    """Return the manifest without what the server does: it starts up, spreads, and keeps the budgets."""
     given = runtime.manifest.commands
-    settings = {
-        name: given.get(name, NO_SETTINGS).model_copy(update={"isolation": "inline", "timeouts": Timeouts()})
-        for name in {*runtime.commands, *given}
-    }
-    return runtime.manifest.model_copy(update={"startup": (), "workflows": {}, "commands": settings})
+    settings = {}
+    for name, command in runtime.commands.items():
+        of_it = given.get(name, NO_SETTINGS)
+        isolation = "thread" if (of_it.isolation or command.isolation) == "thread" else "inline"
+        settings[name] = of_it.model_copy(update={"isolation": isolation, "timeouts": Timeouts()})
+    nothing = {"startup": (), "workflows": {}, "workers": 0}
+    return runtime.manifest.model_copy(update={**nothing, "commands": settings})
 
 
 def _engine_metrics(live: Live) -> EventMetrics | None:
@@ -319,7 +320,7 @@ def _engine_metrics(live: Live) -> EventMetrics | None:
 
 
 def _set_up_logs(configure: Configure) -> None:
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s [{configure.command}] %(name)s: %(message)s")
+    logging.basicConfig(format=f"%(asctime)s %(levelname)s [{configure.name}] %(name)s: %(message)s")
     for logger, level in configure.log_levels.items():
         logging.getLogger(logger).setLevel(level)
 

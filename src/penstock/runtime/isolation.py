@@ -1,4 +1,4 @@
-"""``isolation: process``: a command whose calls run in a child process.
+"""``isolation: process`` and ``workers: N``: commands whose calls run in child processes.
 
 The server's executor, log, cancel and permits stay as they are: only the function of a call is replaced, by
 one that forwards to the process.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,12 +23,16 @@ from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import Configure, End, Open, read_object
 from penstock.protocol.values import Json
 from penstock.runtime.command import BoundCommand, Kind
+from penstock.runtime.manifest_parts import NO_SETTINGS
+from penstock.runtime.pool import Pool
 from penstock.runtime.process import ProcessSettings
 from penstock.runtime.project import ProjectSource
 from penstock.runtime.remote import RemoteCall
+from penstock.runtime.remote_state import RemoteState
 from penstock.runtime.state import CLEANUP, INITIALIZE
 from penstock.runtime.supervisor import Supervisor
 
+MAKERS = (INITIALIZE, CLEANUP)  # they run wherever there is state
 OWN_CUT_S = 1.0  # a deadline passes on both sides, and here at the latest so much after there
 
 Run = Callable[[], Awaitable[object]]
@@ -39,21 +43,24 @@ class Elsewhere:
 
 
 class Isolation:
-    """The commands of a project that run in processes of their own, one each.
+    """The commands of a project that run in other processes: those with ``isolation: process`` in one each,
+    and with ``workers: N`` all the others in N that are alike.
 
     Args:
         commands: All of the project's.
+        workers: How many; 0 leaves the commands that are not isolated in this process.
         source: Where a process finds the project; None if it exists in this process only.
         settings: Bounds on the processes.
         grace_s: How long a cancelled call may take to stop, in seconds.
 
     Raises:
-        AuthoringError: A command cannot be isolated; the message says what to do.
+        AuthoringError: A command cannot run elsewhere; the message says what to do.
     """
 
     def __init__(
         self,
         commands: Mapping[str, BoundCommand],
+        workers: int,
         source: ProjectSource | None,
         settings: ProcessSettings,
         grace_s: float,
@@ -61,18 +68,30 @@ class Isolation:
         self._settings = settings
         self._grace_s = grace_s
         self._forwarded: set[str] = set()
-        self._initial: bytes | None = None
-        self._supervisors = {
-            name: Supervisor(_configure(bound, source), settings, grace_s)
-            for name, bound in commands.items()
-            if bound.isolation == "process"
-        }
-        takers = [
-            name for name, bound in commands.items() if bound.state and name not in (INITIALIZE, CLEANUP)
-        ]
-        self._stateful = [self._supervisors[name] for name in takers if name in self._supervisors]
-        # A model that only isolated commands use is not loaded into the server as well.
-        self.holds_state = not self._stateful or any(name not in self._supervisors for name in takers)
+        own = {name: bound for name, bound in commands.items() if bound.isolation == "process"}
+        shared = _shared(commands, own) if workers else ()
+        for name in (*own, *shared):
+            _check(commands[name], workers, source)
+
+        def pool(names: Iterable[str], served: tuple[str, ...]) -> Pool:
+            return Pool([_configure(name, served, source) for name in names], settings, grace_s)
+
+        self._pools = {name: pool([name], (name,)) for name in own}
+        stateful = [self._pools[name] for name, bound in own.items() if bound.state]
+        self._workers: Pool | None = None
+        if shared:
+            self._workers = pool((f"worker {n}" for n in range(1, workers + 1)), shared)
+            self._pools.update(dict.fromkeys(shared, self._workers))
+            stateful.append(self._workers)
+        self._state = RemoteState(stateful)
+        takers = [name for name, bound in commands.items() if bound.state and name not in MAKERS]
+        # A model that only other processes use is not loaded into the server as well.
+        self.holds_state = not stateful or any(name not in self._pools for name in takers)
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be run: with workers, one of them is there."""
+        return self._workers is None or self._workers.alive
 
     def keep(self, commands: Mapping[str, BoundCommand]) -> Mapping[str, BoundCommand]:
         """Return the commands that concern the state of this process: no `cleanup` where there is none."""
@@ -84,50 +103,53 @@ class Isolation:
         Raises:
             AuthoringError: One of them does not come up.
         """
-        starts = [supervisor.start() for supervisor in self._supervisors.values()]
+        starts = [supervisor.start() for supervisor in self.supervisors()]
         for result in await asyncio.gather(*starts, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
     async def aclose(self) -> None:
         """Close the processes."""
-        await asyncio.gather(*(supervisor.aclose() for supervisor in self._supervisors.values()))
+        await asyncio.gather(*(supervisor.aclose() for supervisor in self.supervisors()))
+
+    def supervisors(self) -> list[Supervisor]:
+        """Return what keeps the processes, one each."""
+        return [supervisor for pool in dict.fromkeys(self._pools.values()) for supervisor in pool.supervisors]
 
     def checks(self) -> dict[str, str]:
-        """Return how the processes are, by command."""
-        return {name: supervisor.status for name, supervisor in self._supervisors.items()}
+        """Return how the processes are, by the names of commands and workers."""
+        return {supervisor.name: supervisor.status for supervisor in self.supervisors()}
 
-    def supervisor(self, command: str) -> Supervisor:
-        """Return what keeps the process of an isolated command."""
-        return self._supervisors[command]
+    def pool(self, command: str) -> Pool | None:
+        """Return the processes of a command; None if it runs in this one."""
+        return self._pools.get(command)
 
     def has(self, request_id: str) -> bool:
         """Whether a call has been handed to its process, whose own abort callbacks then serve it."""
         return request_id in self._forwarded
 
     def route(self, bound: BoundCommand, live: Live, text: bytes) -> BoundCommand:
-        """Return what runs a call: ``bound`` itself, or one that forwards to its process.
+        """Return what runs a call: ``bound`` itself, or one that forwards to a process.
 
         Args:
             text: The input, JSON.
         """
-        supervisor = self._supervisors.get(bound.command.name)
-        if supervisor is None:
+        pool = self._pools.get(bound.command.name)
+        if pool is None:
             return bound
         forward, kind = (
             (self._stream, Kind.ASYNC_GENERATOR)
             if bound.command.streaming
             else (self._answer, Kind.AWAITABLE)
         )
-        function = partial(forward, supervisor, live, text)
-        return replace(bound, command=replace(bound.command, function=function, kind=kind))
+        function = partial(forward, pool, live, text)
+        command = replace(bound.command, function=function, kind=kind, isolation="inline")
+        return replace(bound, command=command, settings=NO_SETTINGS)  # what it is to obey was read before
 
     # -- calls ---------------------------------------------------------------------------------------
 
-    async def _stream(
-        self, supervisor: Supervisor, live: Live, text: bytes, /, **_: Any
-    ) -> AsyncGenerator[Json, None]:
-        async with self._remote(supervisor, live, text) as call:
+    async def _stream(self, pool: Pool, live: Live, text: bytes, /, **_: Any) -> AsyncGenerator[Json, None]:
+        async with self._remote(pool, live, text) as call:
             while ready := await call.take():
                 for entry in ready:
                     if isinstance(entry, bytes):
@@ -136,8 +158,8 @@ class Isolation:
                         live.note("progress", read_object(entry.about))
             await _conclude(live, call)
 
-    async def _answer(self, supervisor: Supervisor, live: Live, text: bytes, /, **_: Any) -> Json:
-        async with self._remote(supervisor, live, text) as call:
+    async def _answer(self, pool: Pool, live: Live, text: bytes, /, **_: Any) -> Json:
+        async with self._remote(pool, live, text) as call:
             while ready := await call.take():
                 for entry in ready:
                     if not isinstance(entry, bytes):
@@ -146,10 +168,8 @@ class Isolation:
             return Json(end.answer or b"null")
 
     @asynccontextmanager
-    async def _remote(
-        self, supervisor: Supervisor, live: Live, text: bytes
-    ) -> AsyncGenerator[RemoteCall, None]:
-        call = await supervisor.open(self._opening(live, text))
+    async def _remote(self, pool: Pool, live: Live, text: bytes) -> AsyncGenerator[RemoteCall, None]:
+        call = await pool.open(self._opening(live, text))
         self._forwarded.add(live.request_id)
         try:
             yield call
@@ -186,29 +206,18 @@ class Isolation:
             text: Its input, JSON.
             run: Runs it in this process.
         """
-        if live.start.command == INITIALIZE:
-            return await self._initialise(live, text, run)
-        for supervisor in self._stateful:
-            await supervisor.clean_up(self._opening(live, text))
-        self._initial = None
-        return await run() if self.holds_state else None
-
-    async def _initialise(self, live: Live, text: bytes, run: Run) -> object:
-        """Initialise the processes, then this one; when one fails, the others go back to what was there."""
-        done: list[Supervisor] = []
-        names: list[str] = []
+        opening = self._opening(live, text)
+        if live.start.command == CLEANUP:
+            await self._state.clean_up(opening)
+            return await run() if self.holds_state else None
+        names = await self._state.initialise(opening)
+        if not self.holds_state:
+            return dict.fromkeys(names, Elsewhere())
         try:
-            for supervisor in self._stateful:
-                end = await supervisor.initialise(self._opening(live, text))
-                done.append(supervisor)
-                names = read_object(end.answer or b"{}").get("state", [])
-            returned = await run() if self.holds_state else dict.fromkeys(names, Elsewhere())
+            return await run()
         except BaseException:
-            for supervisor in done:
-                await supervisor.restore(self._initial)
+            await self._state.undo()
             raise
-        self._initial = text
-        return returned
 
 
 async def _conclude(live: Live, call: RemoteCall) -> End:
@@ -226,25 +235,38 @@ async def _conclude(live: Live, call: RemoteCall) -> End:
     return end
 
 
-def _configure(bound: BoundCommand, source: ProjectSource | None) -> Configure:
-    name = bound.command.name
-    if name in (INITIALIZE, CLEANUP):
+def _shared(commands: Iterable[str], own: Container[str]) -> tuple[str, ...]:
+    """Return the commands that every worker has."""
+    return tuple(name for name in commands if name not in own and name not in MAKERS)
+
+
+def _check(bound: BoundCommand, workers: int, source: ProjectSource | None) -> None:
+    """Refuse what cannot run in another process."""
+    name, asked, instead = bound.command.name, "`isolation: process`", "`isolation: thread`"
+    if bound.isolation != "process":
+        name, asked, instead = "the project", f"`workers: {workers}`", "`workers: 0`"
+    elif name in MAKERS:
         raise AuthoringError(f"{name} runs wherever state is needed; take `isolation: process` off it")
     if bound.input.stream is not None:
         raise AuthoringError(
-            f"{name} takes a stream of input, which reaches no other process; use `isolation: thread`"
+            f"{bound.command.name} takes a stream of input, which reaches no other process; use {instead}"
         )
     if sys.platform == "win32":
-        raise AuthoringError(f"{name}: `isolation: process` needs Unix sockets; use `isolation: thread` here")
+        raise AuthoringError(f"{name}: {asked} needs Unix sockets; use {instead} here")
     if source is None:
         raise AuthoringError(
-            f"{name}: `isolation: process` needs a project on disk, for the process to import it too; serve "
-            "it with `penstock run FOLDER_OR_FILE`, or use `isolation: thread`"
+            f"{name}: {asked} needs a project on disk, for the process to import it too; serve "
+            f"it with `penstock run FOLDER_OR_FILE`, or use {instead}"
         )
+
+
+def _configure(name: str, commands: tuple[str, ...], source: ProjectSource | None) -> Configure:
+    assert source is not None  # as was checked
     return Configure(
+        name=name,
         loader=source.loader,
         arguments=source.arguments,
-        command=name,
+        commands=commands,
         path=tuple(sys.path),
         log_levels={logger: logging.getLogger(logger).getEffectiveLevel() for logger in ("", "penstock")},
     )

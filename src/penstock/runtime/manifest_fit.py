@@ -25,18 +25,11 @@ def check_fit(manifest: Manifest, commands: Commands) -> Mapping[str, Workflow]:
     for plan in plans.values():
         for step in plan.steps():
             faults += _step(step, commands)
-    faults += processes_not_built(manifest)
     if faults:
         raise manifest.refusal(faults)
     for fault in _unused_state(manifest, commands):
         manifest.warn(fault)
     return plans
-
-
-def processes_not_built(manifest: Manifest) -> Iterator[Fault]:
-    """Yield what asks for child processes, which this version does not start (``not_implemented``)."""
-    if manifest.workers:
-        yield Fault(("workers",), "worker processes are not implemented yet; write 0, or remove the line")
 
 
 def _startup(manifest: Manifest, commands: Commands) -> Iterator[Fault]:

@@ -37,6 +37,7 @@ _log = logging.getLogger("penstock.process")
 
 CHILD = "penstock.runtime.child"
 LAST_WORDS_S = 0.5  # what a process sent before it died is still read, at most so long
+LATE_BEATS = 2  # a beat that is answered within the next one is not late
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class ProcessLost(PenstockError):
 
 
 class ChildProcess:
-    """Runs one command's calls.
+    """Runs the calls of some commands.
 
     Args:
         configure: What it is to serve.
@@ -90,12 +91,13 @@ class ChildProcess:
         self._configure = configure
         self._settings = settings
         self._tasks = tasks
-        self._name = configure.command
+        self._name = configure.name
         self._loop = asyncio.get_running_loop()
         self._calls: dict[str, RemoteCall] = {}
         self._hello: asyncio.Future[str] = self._loop.create_future()
         self._killed: str | None = None
         self._closing = False
+        self._parted = False  # its link is closed, which is the first sign of its end
         self._silence = 0  # beats since the link last said anything
         self._link = Link(self._heard, self._link_lost)
         self._pulse = _Pulse()
@@ -109,11 +111,26 @@ class ChildProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def calls(self) -> int:
+        """How many calls it has."""
+        return len(self._calls)
+
+    @property
+    def ending(self) -> bool:
+        """Whether it has ended, or is about to: a call that is opened now would be lost."""
+        return self.over.done() or self._killed is not None or self._parted
+
+    @property
+    def late(self) -> bool:
+        """Whether it does not answer its beats in time; it may be frozen, or busy."""
+        return max(self._silence, self._pulse.silence) > LATE_BEATS
+
     async def start(self) -> None:
         """Spawn it, and wait until it has imported the project.
 
         Raises:
-            ProcessLost: It could not be spawned, ended, took too long, or cannot serve the command.
+            ProcessLost: It could not be spawned, ended, took too long, or cannot serve its commands.
         """
         await self._spawn()
         self._link.send(self._configure)
@@ -213,6 +230,7 @@ class ChildProcess:
         )
 
     def _link_lost(self, why: str) -> None:
+        self._parted = True
         # A process that ends closes its link first; its exit says more of it than that.
         self._loop.call_later(LAST_WORDS_S, self.kill, why)
 

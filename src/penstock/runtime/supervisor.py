@@ -1,4 +1,4 @@
-"""Keeps one command's child process alive: a new one for each that is lost, ever later while they fail."""
+"""Keeps one child process alive: a new one for each that is lost, ever later while they fail."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from collections.abc import Callable
 from math import ceil
 
 from penstock.calls.tasks import TaskOwner
-from penstock.errors import AuthoringError, CallError, ErrorCode
+from penstock.errors import AuthoringError, CallError
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import Configure, End, Open
 from penstock.runtime.process import ChildProcess, ProcessLost, ProcessSettings
-from penstock.runtime.remote import RemoteCall
-from penstock.runtime.state import INITIALIZE
+from penstock.runtime.state import CLEANUP, INITIALIZE
 
 _log = logging.getLogger("penstock.process")
 
@@ -55,41 +54,50 @@ class Backoff:
 
 
 class Supervisor:
-    """Runs one command in a child process, and replaces it when it is lost.
+    """Runs commands in a child process, and replaces it when it is lost.
 
     Args:
         configure: What its processes are to serve.
         settings: Bounds.
         grace_s: How long a cancelled call may take to stop, in seconds.
+        arrived: Called whenever a process has come up.
     """
 
-    def __init__(self, configure: Configure, settings: ProcessSettings, grace_s: float) -> None:
+    def __init__(
+        self, configure: Configure, settings: ProcessSettings, grace_s: float, arrived: Callable[[], None]
+    ) -> None:
         self._configure = configure
         self._settings = settings
         self._grace_s = grace_s
+        self._arrived = arrived
         self._tasks = TaskOwner()
         self._backoff = Backoff(settings.backoff_s, settings.backoff_most_s)
-        self._up: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
+        self._up: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._initial: bytes | None = None
         self._status = "not started"
 
     @property
-    def command(self) -> str:
-        """The command it runs."""
-        return self._configure.command
+    def name(self) -> str:
+        """What its process is called."""
+        return self._configure.name
 
     @property
     def status(self) -> str:
         """How its process is, in a few words."""
-        if self._up.done() and self._up.result().over.done():
-            return f"respawning after {self._up.result().over.result()}"
+        if self._up is not None and self._up.over.done():
+            return f"respawning after {self._up.over.result()}"
         return self._status
 
     @property
-    def pid(self) -> int | None:
-        """The id of the process that is up; None while there is none."""
-        return self._up.result().pid if self._up.done() else None
+    def process(self) -> ChildProcess | None:
+        """The process, while it takes calls."""
+        return None if self._up is None or self._up.ending else self._up
+
+    @property
+    def back_in_s(self) -> int:
+        """Whole seconds after which it is worth asking again."""
+        return self._backoff.now_s
 
     async def start(self) -> None:
         """Bring the first process up.
@@ -99,50 +107,53 @@ class Supervisor:
         """
         self._status = "starting"
         try:
-            await self._bring_up()
+            process = await self._bring_up()
         except ProcessLost as error:
             self._status = f"failed: {error.why}"
-            raise AuthoringError(f"{self.command} cannot run in a process of its own: {error}") from error
-        self._keeper = self._tasks.start(self._keep_up(), name=f"{self.command}: supervisor")
+            raise AuthoringError(f"{self.name} cannot run in a process of its own: {error}") from error
+        self._keeper = self._tasks.start(self._keep_up(process), name=f"{self.name}: supervisor")
 
-    async def open(self, opening: Open) -> RemoteCall:
-        """Open a call, once a process is there.
+    async def initialise(self, opening: Open) -> End | None:
+        """Run `initialize` in the process if it is there, and with the same input in each that comes.
 
-        Raises:
-            CallError: ``unavailable``, none came up in time.
-        """
-        return (await self._running()).call(opening)
-
-    async def initialise(self, opening: Open) -> End:
-        """Run `initialize` in the process, and with the same input in each that replaces it.
+        Returns:
+            How it ended; None without a process.
 
         Raises:
             CallError: It failed, or the process was lost.
         """
-        end = await self._run(await self._running(), opening)
+        process = self.process
+        end = None if process is None else await self._run(process, opening)
         self._initial = opening.input
         return end
 
     async def clean_up(self, opening: Open) -> None:
-        """Run `cleanup` in the process; those that replace it start without state.
+        """Run `cleanup` in the process if it is there; those that come start without state.
 
         Raises:
-            CallError: It failed, or the process was lost.
+            CallError: It failed.
         """
         self._initial = None
-        await self._run(await self._running(), opening)
+        process = self.process
+        if process is None:
+            return
+        try:
+            await self._run(process, opening)
+        except CallError:
+            if not process.ending:  # a lost one has no state either
+                raise
 
     async def restore(self, initial: bytes | None) -> None:
         """Go back to the state that ``initial`` made; to none, in a new process, without it."""
         self._initial = initial
-        if not self._up.done():
+        process = self.process
+        if process is None:
             return
-        process = self._up.result()
         if initial is None:
             process.kill("`initialize` failed elsewhere")
             return
         try:
-            await self._run(process, self._replay(initial))
+            await self._run(process, self._own_opening(INITIALIZE, initial))
         except CallError:
             process.kill("its former state could not be restored")
 
@@ -152,26 +163,17 @@ class Supervisor:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait((self._keeper,))
-        if self._up.done():
-            await self._up.result().close()
+        if self._up is not None:
+            await self._up.close()
         await self._tasks.aclose()
 
     # -- inside --------------------------------------------------------------------------------------
 
-    async def _running(self) -> ChildProcess:
-        if not self._up.done():
-            await asyncio.wait((self._up,), timeout=self._settings.wait_s)
-        if not self._up.done():
-            text = f"{self.command} has no process to run in ({self.status}); try again"
-            raise CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=self._backoff.now_s)
-        return self._up.result()
-
-    async def _bring_up(self) -> None:
+    async def _bring_up(self) -> ChildProcess:
         process = ChildProcess(self._configure, self._settings, self._tasks)
         try:
             await process.start()
-            if self._initial is not None:
-                await self._run(process, self._replay(self._initial))
+            await self._give_state(process)
         except CallError as error:
             await process.close()
             raise ProcessLost("`initialize` fails there", error.message) from error
@@ -179,27 +181,39 @@ class Supervisor:
             await process.discard()
             raise
         self._status = "running"
-        self._up.set_result(process)
+        self._up = process
+        self._arrived()
+        return process
 
-    async def _keep_up(self) -> None:
+    async def _give_state(self, process: ChildProcess) -> None:
+        """Bring a new process to the state in force, which may change meanwhile."""
+        given: bytes | None = None
+        while (due := self._initial) != given:
+            if due is None:
+                await self._run(process, self._own_opening(CLEANUP, b"{}"))
+            else:
+                await self._run(process, self._own_opening(INITIALIZE, due))
+            given = due
+
+    async def _keep_up(self, process: ChildProcess) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            began, process = loop.time(), self._up.result()
+            began = loop.time()
             await asyncio.wait((process.over,))
-            self._up = loop.create_future()
+            self._up = None
             if loop.time() - began >= self._settings.steady_s:
                 self._backoff.reset()
-            await self._replace(process.over.result())
+            process = await self._replace(process.over.result())
 
-    async def _replace(self, why: str) -> None:
-        while not self._up.done():
+    async def _replace(self, why: str) -> ChildProcess:
+        while True:
             self._status = f"respawning after {why}"
             await asyncio.sleep(self._backoff.next_s())
             try:
-                await self._bring_up()
+                return await self._bring_up()
             except ProcessLost as error:
                 why = error.why
-                _log.warning("%s: its new process does not come up: %s", self.command, error)
+                _log.warning("%s: its new process does not come up: %s", self.name, error)
 
     async def _run(self, process: ChildProcess, opening: Open) -> End:
         process.patient += 1  # who loads a model may hold the interpreter lock for long
@@ -214,12 +228,12 @@ class Supervisor:
         finally:
             process.patient -= 1
 
-    def _replay(self, initial: bytes) -> Open:
+    def _own_opening(self, command: str, given: bytes) -> Open:
         request_id = secrets.token_hex(16)
         return Open(
             request_id=request_id,
             task_id=request_id,
-            command=INITIALIZE,
-            input=initial,
+            command=command,
+            input=given,
             window=self._settings.window,
         )

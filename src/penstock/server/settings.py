@@ -27,6 +27,15 @@ class ServerSettings(BaseSettings):
             "By default 8765 if it is free, and none where port is 0.",
         ),
     ] = None
+    workers: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=1024,
+            description="Processes that run the project's commands; 0 runs them in the server's own. "
+            "By default what the manifest says.",
+        ),
+    ] = None
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_header: Annotated[
         int, Field(gt=0, description="Largest head of a request: its first line and headers.")

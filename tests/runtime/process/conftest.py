@@ -82,9 +82,14 @@ class Isolated:
 
     def pid(self, command: str) -> int:
         """The process of a command, which is up."""
-        pid = self.app._isolation.supervisor(command).pid
-        assert pid is not None
+        [pid] = self.pids(command)
         return pid
+
+    def pids(self, command: str) -> list[int]:
+        """The processes of a command that are up, in the order of their names."""
+        pool = self.app._isolation.pool(command)
+        assert pool is not None
+        return [supervisor.process.pid for supervisor in pool.supervisors if supervisor.process is not None]
 
     async def checks(self) -> dict[str, str]:
         """Return what the health probe says of the processes."""
@@ -117,13 +122,12 @@ def isolate(folder: Path) -> Isolate:
             isolated = Isolated(app)
             yield isolated
             assert {name for name in commands if "=" not in name} <= set(await isolated.checks())
-            pids = [supervisor.pid for supervisor in app._isolation._supervisors.values()]
+            processes = [supervisor.process for supervisor in app._isolation.supervisors()]
         assert len(app._tasks) == 0
         assert len(app._store) == 0
         assert isolated.permits == 0
-        for pid in pids:
-            if pid is not None:
-                await wait_gone(pid)
+        for process in filter(None, processes):
+            await wait_gone(process.pid)
         assert resources() == before
 
     return run

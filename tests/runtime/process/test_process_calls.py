@@ -199,7 +199,8 @@ async def test_a_slow_reader_holds_the_process_back(isolate: Any) -> None:
                 await reader.__anext__()
                 for _ in range(20):  # each takes a turn through the process, so what it can send has come
                     assert (await app.run("flood", n=1))[-1].status == "completed"
-            waiting = app.app._isolation.supervisor("flood")._up.result()._calls[call.request_id]._ready
+            [supervisor] = app.app._isolation.pool("flood").supervisors
+            waiting = supervisor.process._calls[call.request_id]._ready
             assert 0 < sum(map(len, waiting)) <= window + 256 * 1024 + 2000
             assert call.log.kept_size < 2 * 256 * 1024 + 1024 * 1024
         call.cancel(CancelReason.CALLER)
@@ -241,7 +242,7 @@ async def test_many_at_once_with_every_tenth_cancelled(isolate: Any) -> None:
 
 
 async def test_what_is_not_an_isolated_command_is_left_alone() -> None:
-    isolation = Isolation({}, None, ProcessSettings(), 1.0)
+    isolation = Isolation({}, 0, None, ProcessSettings(), 1.0)
     await isolation.start()
     assert isolation.checks() == {}
     assert isolation.holds_state
