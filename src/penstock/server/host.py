@@ -19,6 +19,7 @@ from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
 from penstock.server.asgi import Application
 from penstock.server.batching import BatchingWebSocket
+from penstock.server.collector import rare_collections
 from penstock.server.http_protocol import HttpProtocol
 from penstock.server.settings import ServerSettings
 from penstock.server.tcp import buffer_little, find_vanished
@@ -108,11 +109,12 @@ class Host:
             starting.cancel()
             return
         await starting
-        self._ready(address)
-        await stopping
-        _log.info("stopping: new calls are refused, those in flight may finish")
-        self._draining = self._tasks.start(self._hosted.drain(), name="drain")
-        await asyncio.wait((self._draining,))
+        with rare_collections():
+            self._ready(address)
+            await stopping
+            _log.info("stopping: new calls are refused, those in flight may finish")
+            self._draining = self._tasks.start(self._hosted.drain(), name="drain")
+            await asyncio.wait((self._draining,))
 
     async def _wind_up(self, serving: asyncio.Task[None]) -> None:
         await self._hosted.aclose()
