@@ -63,7 +63,8 @@ def _workload(workload: Workload, results: dict[str, Any]) -> str:
     lines += [f"- `{contender.name}`: {contender.what}" for contender in workload.contenders]
     for connections in sorted({sample["connections"] for sample in samples}):
         chosen = [sample for sample in samples if sample["connections"] == connections]
-        lines += ["", *_table(workload, connections, chosen)]
+        table = _memory if "idle_kb_per_socket" in chosen[0] else _table
+        lines += ["", *table(workload, connections, chosen)]
     return "\n".join((*lines, ""))
 
 
@@ -86,6 +87,22 @@ def _table(workload: Workload, connections: int, samples: list[Sample]) -> Itera
         own = [sample for sample in samples if sample["contender"] == contender.name]
         if own:
             yield _row(contender.name, own, floor, f"{unit}_per_s")
+
+
+def _memory(workload: Workload, connections: int, samples: list[Sample]) -> Iterable[str]:
+    yield f"| {connections:,} sockets | KB per idle socket: median (min to max) | after a call on each |"
+    yield "|---|---|---|"
+    for contender in workload.contenders:
+        own = [sample for sample in samples if sample["contender"] == contender.name]
+        if own:
+            cells = (
+                _spread([sample[f"{state}_kb_per_socket"] for sample in own]) for state in ("idle", "used")
+            )
+            yield f"| `{contender.name}` | {' | '.join(cells)} |"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def _row(name: str, own: list[Sample], floor: dict[int, Sample], unit: str) -> str:

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -93,8 +93,9 @@ def run(workloads: list[Workload], repeats: int, seconds: float) -> dict[str, An
             for workload in workloads:
                 for connections in workload.connections:
                     for contender in workload.contenders:
-                        server = servers[contender.app]
-                        result = measure(server, workload, contender, connections, seconds)
+                        shared = nullcontext(servers[contender.app])
+                        with running(contender) if workload.fresh else shared as server:
+                            result = measure(server, workload, contender, connections, seconds)
                         key = {"workload": workload.name, "contender": contender.name, "repeat": repeat}
                         samples.append({**key, "connections": connections, **result})
                         print(one_line(samples[-1]), file=sys.stderr)
@@ -104,10 +105,13 @@ def run(workloads: list[Workload], repeats: int, seconds: float) -> dict[str, An
 
 def one_line(sample: dict[str, Any]) -> str:
     """Return a sample for whoever watches."""
+    who = f"{sample['repeat']} {sample['workload']:<14} {sample['contender']:<18} {sample['connections']:>4} "
+    if "idle_kb_per_socket" in sample:
+        idle, used = sample["idle_kb_per_socket"], sample["used_kb_per_socket"]
+        return f"{who}{idle} KB per idle socket, {used} KB after a call"
     rate = f"{sample['tokens_per_s']:>10,} tokens/s" if sample["items"] else " " * 19
     return (
-        f"{sample['repeat']} {sample['workload']:<14} {sample['contender']:<18} {sample['connections']:>4} "
-        f"{rate} {sample['requests_per_s']:>9,.0f} requests/s  p50 {sample['first_item_ms']['p50']} ms  "
+        f"{who}{rate} {sample['requests_per_s']:>9,.0f} requests/s  p50 {sample['first_item_ms']['p50']} ms  "
         f"cpu {sample['server_cpu']:.2f} {sample['load_cpu']:.2f}"
     )
 

@@ -34,6 +34,7 @@ class Workload:
     Attributes:
         items: Items per stream; 0: an answer that does not stream.
         load: The script that makes the load.
+        fresh: Whether each measurement has a server of its own, as memory that was used once is used again.
         calls: Calls that are under way on one connection.
         floor: The contender all others are divided by.
     """
@@ -45,6 +46,7 @@ class Workload:
     contenders: tuple[Contender, ...]
     floor: str = "bare"
     load: str = "load.py"
+    fresh: bool = False
     calls: int = 1
 
 
@@ -100,5 +102,17 @@ WORKLOADS = (
         contenders=OVER_WEBSOCKET,
         load="load_ws.py",
         calls=256,
+    ),
+    Workload(
+        name="ws-idle",
+        what="growth of the server's resident memory per WebSocket on which nothing happens",
+        items=0,
+        connections=(2000,),
+        contenders=(
+            Contender("bare", "bare_ws.py", "add", "bare ASGI app on uvicorn's own protocol class"),
+            Contender("penstock", "penstock_app.py", "add", "penstock"),
+        ),
+        load="idle_ws.py",
+        fresh=True,
     ),
 )

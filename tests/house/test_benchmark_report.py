@@ -31,7 +31,8 @@ def test_a_changed_result_changes_the_report(report: ModuleType) -> None:
     results = json.loads(RESULTS[-1].read_text())
     before = report.render(results, "here")
     for sample in results["samples"]:
-        sample["tokens_per_s"] *= 2
+        if "tokens_per_s" in sample:
+            sample["tokens_per_s"] *= 2
     assert report.render(results, "here") != before
 
 

@@ -38,11 +38,12 @@ _HEADS = tuple(frame_head(size) for size in range(1024))  # most frames are this
 
 def join_messages(lines: Sequence[bytes]) -> bytes:
     """Return ``lines`` as text messages, ready for the socket."""
-    parts = [
-        part
-        for line in lines
-        for part in ((_HEADS[len(line)] if len(line) < 1024 else frame_head(len(line))), line)
-    ]
+    parts = [b""] * (2 * len(lines))
+    parts[1::2] = lines
+    try:
+        parts[::2] = map(_HEADS.__getitem__, map(len, lines))
+    except IndexError:
+        parts[::2] = [frame_head(len(line)) for line in lines]
     return b"".join(parts)
 
 

@@ -55,8 +55,9 @@ class Outbox:
         try:
             while self._lines:
                 lines, self._lines = self._lines, []
+                size = self._size
                 await self._write(lines)
-                self._size -= sum(map(len, lines))
+                self._size -= size
                 self._wake()
         except OSError:
             self._gone = True
