@@ -11,6 +11,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
@@ -27,6 +29,7 @@ from penstock.server.exchange import (
 )
 from penstock.server.keepalive import KeepAlive
 from penstock.server.meta import MetaRoutes
+from penstock.server.openapi.document import document
 from penstock.server.pump import Pump
 from penstock.server.requests import read_start, read_workflow_start, stream_form
 from penstock.server.settings import ServerSettings
@@ -133,6 +136,7 @@ class Application:
             Route("/predict", {"POST": self._execute_v1}),
             Route("/task", {"POST": self._execute_v1}),
             Route("/v2/commands", {"GET": meta.commands}),
+            Route("/openapi.json", {"GET": self._openapi}),
             Route("/health", {"GET": meta.health}),
             Route("/livez", {"GET": meta.livez}),
             Route("/readyz", {"GET": meta.readyz}),
@@ -172,6 +176,11 @@ class Application:
 
     async def _execute_workflow(self, exchange: Exchange) -> None:
         await self._run(exchange, read_workflow_start(exchange, await exchange.json_body()))
+
+    async def _openapi(self, exchange: Exchange) -> None:
+        routes = [(method, route.path) for route in self.routes for method in route.handlers]
+        shown = document(await self._dispatcher.describe(), routes)
+        await exchange.reply(200, msgspec.json.encode(shown))
 
     async def _run(self, exchange: Exchange, start: Start) -> None:
         live = await self._dispatcher.open(start, exchange.caller)

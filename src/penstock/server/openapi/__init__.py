@@ -1,0 +1,1 @@
+"""`GET /openapi.json`: what is served, for machines."""

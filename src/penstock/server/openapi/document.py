@@ -1,0 +1,115 @@
+"""`GET /openapi.json`: the routes and the commands as one OpenAPI 3.1 document.
+
+A stream is text to OpenAPI 3.1; what its lines or events hold is told under `x-itemSchema`, which OpenAPI 3.2
+calls `itemSchema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from penstock.errors import FAULTS, ErrorCode
+from penstock.protocol.codec import JSON_TYPE, NDJSON_TYPE, SSE_TYPE
+from penstock.protocol.dispatch import Description
+from penstock.protocol.messages import MAX_TIMEOUT_S
+from penstock.server.openapi.operations import OPERATIONS, Operation
+from penstock.server.openapi.schemas import TASK_NAME, Schema, either, envelope, ref, static_schemas
+from penstock.server.openapi.served import served_schemas
+
+_ABOUT = (
+    "Commands and workflows of this project, over HTTP. Every route that takes GET takes HEAD; any other "
+    "path is not_found, any other method method_not_allowed. What OpenAPI cannot say, such as the order of "
+    "frames and the WebSocket at /ws, stands in the protocol page of penstock."
+)
+
+
+def document(description: Description, routes: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the document of what is served.
+
+    Args:
+        description: Commands and workflows; none while the project loads.
+        routes: Method and path of each route.
+
+    Raises:
+        KeyError: A route of which ``OPERATIONS`` does not know.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path in routes:
+        paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[method, path])
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": description.name, "version": description.version, "description": _ABOUT},
+        "paths": paths,
+        "components": {
+            "schemas": {**static_schemas(), **served_schemas(description)},
+            "parameters": _parameters(),
+            "headers": _HEADERS,
+        },
+    }
+
+
+# -- operations ----------------------------------------------------------------------------------------
+
+_HEADERS: Mapping[str, Schema] = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "The one sent, or one made up."},
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+}
+
+
+def _parameters() -> dict[str, Schema]:
+    # The header is read as digits and a point; smaller numbers are often written with an exponent.
+    seconds = {"type": "number", "minimum": 0.001, "maximum": MAX_TIMEOUT_S}
+    cursor = {"type": "integer", "minimum": -1, "maximum": 10**15 - 1}
+    correlation = {"type": "string", "maxLength": 128}
+    return {
+        "request_id": {"name": "X-Request-Id", "in": "header", "schema": correlation},
+        "timeout": {"name": "X-Request-Timeout", "in": "header", "schema": seconds},
+        "id": {"name": "id", "in": "path", "required": True, "schema": TASK_NAME},
+        "after": {"name": "after", "in": "query", "schema": cursor},
+        "last_event_id": {"name": "Last-Event-ID", "in": "header", "schema": cursor},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    answers: dict[str, Schema] = {"200": _response("It went well.", _contents(operation))}
+    for status, codes in operation.all_codes().items():
+        answers[str(status)] = _refusal(operation, status, codes)
+    names = ("request_id", *operation.parameters)
+    told: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    told["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
+    if operation.body is not None:
+        told["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": ref(operation.body)}}}
+    return {**told, "responses": answers}
+
+
+def _contents(operation: Operation) -> dict[str, Schema]:
+    contents: dict[str, Schema] = {}
+    if operation.answer is not None:
+        contents[JSON_TYPE] = {"schema": ref(operation.answer)}
+    if operation.frames is not None:
+        frame = ref(operation.frames)
+        said = "One frame to a line; lines of type keepalive fill silences."
+        contents[NDJSON_TYPE] = _stream(said, either((frame, ref("Keepalive"))))
+        contents[SSE_TYPE] = _stream("One frame to the data of an event; its id is the seq.", frame)
+    return contents
+
+
+def _stream(said: str, item: Schema) -> Schema:
+    return {"schema": {"type": "string", "description": said}, "x-itemSchema": item}
+
+
+def _refusal(operation: Operation, status: int, codes: list[ErrorCode]) -> Schema:
+    said = ", ".join(code.value for code in codes)
+    shown: list[Schema] = [envelope(codes)]
+    if operation.probes and status == 503:
+        shown.append(ref(operation.answer or ""))
+    if ErrorCode.CANCELLED in codes:
+        shown.append(ref("Cancelled"))
+    headers = ("Retry-After",) if any(FAULTS[code].retryable for code in codes) else ()
+    return _response(said, {JSON_TYPE: {"schema": either(shown)}}, *headers)
+
+
+def _response(said: str, content: Mapping[str, Schema], *headers: str) -> dict[str, Any]:
+    named = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *headers)}
+    return {"description": said, "headers": named, "content": dict(content)}

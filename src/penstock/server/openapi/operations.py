@@ -1,0 +1,103 @@
+"""What each route takes and answers, for machines; docs/protocol.md section 5 says the same for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from penstock.errors import FAULTS, ErrorCode
+
+_EVERYWHERE = (
+    ErrorCode.INVALID_ARGUMENT,
+    ErrorCode.REQUEST_TIMEOUT,
+    ErrorCode.TOO_LARGE,
+    ErrorCode.URI_TOO_LONG,
+    ErrorCode.HEADERS_TOO_LARGE,
+    ErrorCode.INTERNAL,
+    ErrorCode.NOT_IMPLEMENTED,
+    ErrorCode.UNAVAILABLE,
+)
+
+
+class Operation(NamedTuple):
+    """One method of one route.
+
+    Attributes:
+        name: Its operationId.
+        answer: The component that is answered; None for a stream and nothing else.
+        body: The component it takes.
+        frames: The component of what it streams, as NDJSON or SSE.
+        parameters: The parameters it takes, besides those of every route.
+        codes: What it can be refused with, or an answer end with, besides what every request can.
+        probes: 503 has the body of 200.
+    """
+
+    name: str
+    summary: str
+    answer: str | None
+    body: str | None = None
+    frames: str | None = None
+    parameters: tuple[str, ...] = ()
+    codes: tuple[ErrorCode, ...] = ()
+    probes: bool = False
+
+    def all_codes(self) -> dict[int, list[ErrorCode]]:
+        """Return the codes by HTTP status, in the order of statuses."""
+        codes = [code for code in FAULTS if code in _EVERYWHERE or code in self.codes]
+        found: dict[int, list[ErrorCode]] = {}
+        for code in sorted(codes, key=lambda code: FAULTS[code].http):
+            found.setdefault(FAULTS[code].http, []).append(code)
+        return found
+
+
+def _run(name: str, summary: str, body: str, answer: str, frames: str) -> Operation:
+    # An author's error may have any code, and the answer has its status.
+    return Operation(name, summary, answer, body, frames, parameters=("timeout",), codes=tuple(FAULTS))
+
+
+def _run_v1(name: str, summary: str) -> Operation:
+    return _run(name, summary, "Default", "Defaulted", "DefaultFrame")
+
+
+def _probe(name: str, summary: str, answer: str = "Probe") -> Operation:
+    return Operation(name, summary, answer, probes=True)
+
+
+def _task(name: str, summary: str, answer: str) -> Operation:
+    return Operation(name, summary, answer, parameters=("id",), codes=(ErrorCode.NOT_FOUND,))
+
+
+_READ = Operation(
+    "read_task",
+    "The frames of a call, again, and those that come.",
+    None,
+    frames="Frame",
+    parameters=("id", "after", "last_event_id"),
+    codes=(ErrorCode.NOT_FOUND, ErrorCode.GONE),
+)
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType(
+    {
+        ("POST", "/v2/execute"): _run("execute", "Run a command.", "Execute", "Executed", "ExecuteFrame"),
+        ("POST", "/v2/workflow"): _run(
+            "run_workflow", "Run a workflow, V2.", "Workflow", "Completed", "Frame"
+        ),
+        ("POST", "/predict"): _run(
+            "predict", "Run the default command, V1.", "Default", "Defaulted", "DefaultFrame"
+        ),
+        ("POST", "/task"): _run_v1("task", "The same as /predict."),
+        ("GET", "/v2/commands"): Operation("list_commands", "What can be called.", "Commands"),
+        ("GET", "/openapi.json"): Operation("describe", "This document.", "OpenApi"),
+        ("GET", "/health"): _probe("health", "How the server is.", "Health"),
+        ("GET", "/livez"): _probe("livez", "200 unless the server has failed for good."),
+        ("GET", "/readyz"): _probe("readyz", "200 while calls are accepted."),
+        ("GET", "/startupz"): _probe("startupz", "200 once the project has started."),
+        ("GET", "/tasks"): Operation("list_tasks", "The calls that are known, oldest first.", "Tasks"),
+        ("GET", "/tasks/{id}"): _task("show_task", "One call.", "TaskRecord"),
+        ("DELETE", "/tasks/{id}"): _task("delete_task", "Cancel a call.", "Cancel"),
+        ("POST", "/tasks/{id}/cancel"): _task("cancel_task", "Cancel a call.", "Cancel"),
+        ("GET", "/tasks/{id}/events"): _READ,
+    }
+)
+"""By method and path; a route of the server that is not here fails a test."""

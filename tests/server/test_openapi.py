@@ -1,0 +1,234 @@
+"""The OpenAPI document: valid, whole, and true of what the protocol page shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from enum import Enum
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import BaseModel
+
+from docs.pages import DOCS, fences
+from penstock import App, Runtime
+from penstock.protocol.dispatch import CommandDescription, Description, TaskRecord
+from penstock.protocol.requests import CallBody
+from penstock.runtime.manifest import Manifest
+from penstock.server.asgi import Application
+from penstock.server.openapi.document import document
+from penstock.server.openapi.operations import OPERATIONS
+
+pytestmark = pytest.mark.anyio
+
+EMPTY = Description(name="empty", version="1", default_command="predict", commands={})
+STEP = {"id": "a", "command": "size", "input": {"text": "a"}}
+WORKFLOW = {"input_schema": {"type": "object", "required": ["text"]}, "steps": [STEP]}
+
+
+class Mood(Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Tree(BaseModel):
+    """Refers to itself, and to another type."""
+
+    name: str
+    mood: Mood = Mood.GOOD
+    children: list[Tree] = []
+
+
+def project(**manifest: Any) -> Runtime:
+    rt = Runtime(Manifest(name="forest", version="2.0.0", default_command="grow", **manifest))
+
+    @rt.streaming_command("grow")
+    async def grow(tree: Tree, rings: int = 3) -> AsyncIterator[Tree]:
+        yield tree
+
+    @rt.command("size")
+    async def size(text: str) -> int:
+        return len(text)
+
+    return rt
+
+
+async def shown(runtime: Runtime) -> dict[str, Any]:
+    async with App(runtime) as app:
+        application = Application(app)
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            reply = await http.get("/openapi.json")
+        await application.aclose()
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def validator(spec: dict[str, Any], name: str) -> Draft202012Validator:
+    """Return what checks against a component."""
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": spec["components"]})
+
+
+def accepts(spec: dict[str, Any], name: str, value: object) -> bool:
+    return validator(spec, name).is_valid(value)
+
+
+@pytest.mark.parametrize("workflows", [{}, {"shorten": WORKFLOW, "open": {"steps": [STEP]}}])
+async def test_the_document_is_valid_openapi(workflows: dict[str, Any]) -> None:
+    spec = await shown(project(workflows=workflows))
+    OpenAPIV31SpecValidator(spec).validate()
+    for name in spec["components"]["schemas"]:
+        Draft202012Validator.check_schema(validator(spec, name).schema)
+
+
+def test_the_document_of_a_project_that_still_loads_is_valid() -> None:
+    spec = document(EMPTY, OPERATIONS)
+    OpenAPIV31SpecValidator(spec).validate()
+    assert accepts(spec, "Execute", {"command": "any", "input": {"x": 1}})
+    assert not accepts(spec, "Execute", {"input": {}})
+    assert accepts(spec, "Default", {})
+
+
+async def test_every_route_is_in_it_and_no_other() -> None:
+    async with App(project()) as app:
+        application = Application(app)
+        routes = {(method, route.path) for route in application.routes for method in route.handlers}
+        await application.aclose()
+    assert routes == OPERATIONS.keys()
+    spec = await shown(project())
+    assert {(method.upper(), path) for path, item in spec["paths"].items() for method in item} == routes
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    assert len({operation.name for operation in OPERATIONS.values()}) == len(OPERATIONS)
+
+
+def test_every_field_of_a_body_is_in_it_and_no_other() -> None:
+    body = document(EMPTY, ())["components"]["schemas"]["Body"]
+    assert body["properties"].keys() == set(CallBody.__struct_fields__)
+
+
+def test_every_field_of_a_task_is_in_it() -> None:
+    task = document(EMPTY, ())["components"]["schemas"]["TaskRecord"]
+    assert task["properties"].keys() == set(TaskRecord.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("body", "good"),
+    [
+        (
+            {"command": "grow", "input": {"tree": {"name": "a", "children": [{"name": "b", "mood": "bad"}]}}},
+            True,
+        ),
+        ({"command": "grow", "input": {"tree": {"name": "a", "children": [{"name": 1}]}}}, False),
+        ({"command": "grow", "input": {"tree": {"name": "a", "mood": "so-so"}}}, False),
+        ({"command": "grow", "input": {"text": "of another command"}}, False),
+        ({"command": "grow"}, False),
+        ({"command": "size", "input": {"text": "a"}, "unknown": "ignored"}, True),
+        ({"command": "nobody", "input": {}}, False),
+        ({"input": {"text": "a"}}, False),
+        ({"command": "size", "input": {"text": "a"}, "task_id": "a b"}, False),
+        ({"command": "size", "input": {"text": "a"}, "task_id": None, "timeout": None}, True),
+        ({"command": "size", "input": {"text": "a"}, "timeout": 0}, False),
+        ({"command": "size", "input": {"text": "a"}, "on_disconnect": {"grace_s": 30}}, True),
+        ({"command": "size", "input": {"text": "a"}, "on_disconnect": {"grace_s": 30, "more": 1}}, False),
+    ],
+)
+async def test_a_body_is_that_of_its_command(body: dict[str, Any], good: bool) -> None:
+    assert accepts(await shown(project()), "Execute", body) is good
+
+
+async def test_v1_takes_the_input_of_the_default_command() -> None:
+    spec = await shown(project())
+    assert accepts(spec, "Default", {"input": {"tree": {"name": "a"}}})
+    assert not accepts(spec, "Default", {"input": {"text": "a"}})
+
+
+async def test_items_and_answers_are_those_of_the_command() -> None:
+    spec = await shown(project())
+    frame = {
+        "type": "task",
+        "status": "streaming",
+        "timestamp": 1.0,
+        "version": "v2",
+        "task_id": "a",
+        "seq": 1,
+    }
+    assert accepts(spec, "ExecuteFrame", {**frame, "command": "grow", "data": {"name": "a"}})
+    assert not accepts(spec, "ExecuteFrame", {**frame, "command": "grow", "data": 3})
+    assert not accepts(spec, "ExecuteFrame", {**frame, "command": "size", "data": 3})
+    assert accepts(spec, "ExecuteFrame", {**frame, "status": "completed", "command": "size", "data": 3})
+    assert not accepts(spec, "ExecuteFrame", {**frame, "status": "completed", "command": "size", "data": "3"})
+    assert accepts(spec, "Executed", {**frame, "status": "completed", "command": "grow", "data": None})
+    assert not accepts(spec, "Executed", {**frame, "status": "completed", "command": "size", "data": None})
+    assert not accepts(spec, "Executed", {**frame, "status": "completed", "command": "size"})
+
+
+def test_references_within_a_schema_lead_to_where_it_stands() -> None:
+    schema = {
+        "$defs": {
+            "A": {"type": "object", "properties": {"self": {"$ref": "#"}, "$ref": {"const": "#/$defs/A"}}}
+        },
+        "discriminator": {"propertyName": "kind", "mapping": {"a": "#/$defs/A"}},
+        "anyOf": [{"$ref": "#/$defs/A"}],
+        "default": "#/$defs/A",
+    }
+    command = CommandDescription(description="", streaming=False, input_schema=schema, item_schema={})
+    description = Description(name="n", version="1", default_command="x", commands={"x": command})
+    root = "#/components/schemas/command.x.input"
+    placed = document(description, ())["components"]["schemas"]["command.x.input"]
+    assert placed["anyOf"] == [{"$ref": f"{root}/$defs/A"}]
+    assert placed["discriminator"]["mapping"] == {"a": f"{root}/$defs/A"}
+    assert placed["$defs"]["A"]["properties"]["self"] == {"$ref": root}
+    assert placed["$defs"]["A"]["properties"]["$ref"] == {"const": "#/$defs/A"}
+    assert placed["default"] == "#/$defs/A"
+
+
+# -- what the protocol page shows ------------------------------------------------------------------------
+
+PAGE = DOCS / "protocol.md"
+SPEC = document(EMPTY, OPERATIONS)
+LINES = [
+    pytest.param(line, "Envelope" if fence.info == "json envelopes" else "Frame", id=f"{fence.line} {number}")
+    for fence in fences(PAGE)
+    if fence.info in ("json frames", "json stream", "json envelopes")
+    for number, line in enumerate(fence.body.splitlines())
+    if '"keepalive"' not in line
+]
+
+
+@pytest.mark.parametrize(("line", "name"), LINES)
+def test_it_describes_the_frames_of_the_protocol_page(line: str, name: str) -> None:
+    frame = json.loads(line)
+    validator(SPEC, name).validate(frame)
+    known = SPEC["components"]["schemas"][name if name == "Envelope" else frame["status"].capitalize()]
+    assert frame.keys() <= known["properties"].keys()
+
+
+@pytest.mark.parametrize(("line", "name"), LINES[:20])
+def test_a_frame_without_its_status_is_none(line: str, name: str) -> None:
+    frame = json.loads(line)
+    del frame["status"]
+    assert not accepts(SPEC, name, frame)
+
+
+@pytest.mark.parametrize(
+    "fence", [pytest.param(f, id=f.info) for f in fences(PAGE) if f.info[:12] == "json answer "]
+)
+def test_it_describes_the_answers_of_the_protocol_page(fence: Any) -> None:
+    _, _, method, path = fence.info.split()
+    answer = json.loads(fence.body)
+    shown = [item for (on, at), item in OPERATIONS.items() if on == method and _matches(at, path)]
+    assert len(shown) == 1
+    assert shown[0].answer is not None
+    validator(SPEC, shown[0].answer).validate(answer)
+    assert answer.keys() <= SPEC["components"]["schemas"][shown[0].answer]["properties"].keys()
+
+
+def _matches(pattern: str, path: str) -> bool:
+    parts, shown = pattern.split("/"), path.split("/")
+    return len(parts) == len(shown) and all(p in ("{id}", s) for p, s in zip(parts, shown, strict=True))
