@@ -15,6 +15,9 @@ from penstock.protocol.call import CallLog
 from penstock.protocol.dispatch import Batch
 
 
+MAX_BATCH = 64 * 1024  # bytes of one write: what waits in a transport is in the log as well
+
+
 class Readers:
     """The readers of one log.
 
@@ -55,7 +58,7 @@ class Readers:
                 ErrorCode.INVALID_ARGUMENT,
             )
         self._log.read(after, 1)
-        return WindowedReader(self, self._log, after, self._window)
+        return WindowedReader(self, self._log, after, min(self._window, MAX_BATCH))
 
     async def room(self) -> None:
         """Let the event loop turn; return once the producer is within its window."""
