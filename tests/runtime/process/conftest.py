@@ -69,10 +69,10 @@ class Isolated:
                         return
         raise AssertionError(f"the call ended: {live.ending}")
 
-    async def settled(self) -> None:
-        """Return once the code of every call has stopped."""
+    async def settled(self, left: int = 0) -> None:
+        """Return once the code of every call has stopped, or all but so many."""
         with anyio.fail_after(BOUND_S):
-            while len(self.app._tasks):
+            while len(self.app._tasks) > left:
                 await anyio.lowlevel.checkpoint()
 
     @property
