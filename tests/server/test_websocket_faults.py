@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 import tracemalloc
 from collections import Counter
 from typing import Any
@@ -35,6 +36,22 @@ from server.peer import (
 )
 
 pytestmark = pytest.mark.anyio
+
+LOOPS = [
+    pytest.param("asyncio", id="asyncio"),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop for Windows"),
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """How a peer's end and a full buffer are told differs between event loops."""
+    return request.param
+
 
 WINDOW = CallLimits().window
 BATCH = 64  # items a producer may be past its window
