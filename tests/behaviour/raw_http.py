@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 from collections.abc import Mapping
@@ -20,6 +21,16 @@ LINGER_NOT = struct.pack("ii", 1, 0)  # a close that sends RST
 
 Departure = Literal["fin", "rst", "half", "close"]  # the last: a WebSocket's close frame
 Address = tuple[str, int]
+
+
+# Of a traceback, a path on this machine, an address in memory or on the network.
+INSIDE = re.compile(rb"Traceback|File \\?\"|site-packages|[/\\]penstock[/\\]| at 0x|127\.0\.0\.1")
+
+
+def tells_nothing(data: bytes) -> bytes:
+    """Check that ``data``, which the server wrote, tells nothing of its inside (P39); return it."""
+    assert not (found := INSIDE.search(data)), f"{found and found[0]!r} in {data[:1000]!r}"
+    return data
 
 
 class Head(NamedTuple):
@@ -96,7 +107,7 @@ class Connection:
                 text = await self._reader.readuntil(b"\r\n\r\n")
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 raise CutShort("before the response's headers were complete") from error
-        first, *lines = text.decode("latin-1").split("\r\n")[:-2]
+        first, *lines = tells_nothing(text).decode("latin-1").split("\r\n")[:-2]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         self._chunked = headers.get("transfer-encoding") == "chunked"
         self._left = 0 if method == "HEAD" else int(headers.get("content-length", 0))
@@ -110,7 +121,7 @@ class Connection:
         """
         with anyio.fail_after(WAIT_S):
             try:
-                return await (self._chunk() if self._chunked else self._rest())
+                return tells_nothing(await (self._chunk() if self._chunked else self._rest()))
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 raise CutShort("within the response's body") from error
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import anyio
 
-from behaviour.raw_http import WAIT_S, Address, Departure, Reply
+from behaviour.raw_http import WAIT_S, Address, Departure, Reply, tells_nothing
 from behaviour.seam import Watched
 from penstock.errors import CallError
 
@@ -74,7 +74,7 @@ class Handle(ABC):
         if line is None:
             self.at_end = True
             return None
-        self.received.append(line)
+        self.received.append(tells_nothing(line))
         return json.loads(line)
 
     async def frames(self) -> list[Frame]:
