@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import socket
-import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,7 +14,6 @@ from penstock.server.host import listen_all
 from penstock.server.http_protocol import FRAMING_OVERHEAD, HttpProtocol
 from penstock.server.settings import ServerSettings
 from penstock.server.tcp import NOT_SENT_LOW
-from server.conftest import Serve, Told
 from server.edge import HEADS, SMUGGLED, Edge, edge, is_refusal
 
 pytestmark = pytest.mark.anyio
@@ -323,41 +319,6 @@ async def _begun(served: Edge) -> HttpProtocol:
 
 
 # -- clients that vanish -----------------------------------------------------------------------------
-
-SO_ATTACH_FILTER = 26  # of Linux
-
-
-def hear_nothing(peer: socket.socket) -> None:
-    """Have the kernel drop all that comes for ``peer``: it acknowledges nothing, as if it was off."""
-    drop = struct.pack("HBBI", 0x06, 0, 0, 0)
-    buffer = ctypes.create_string_buffer(drop)
-    program = struct.pack("HP", 1, ctypes.addressof(buffer))
-    peer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
-
-
-@pytest.fixture
-async def vanishing() -> AsyncIterator[None]:
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):
-        pytest.skip("this system has no TCP_USER_TIMEOUT")
-    return
-
-
-@pytest.mark.usefixtures("vanishing")
-@pytest.mark.parametrize("is_stream", [True, False])
-async def test_a_client_that_vanishes_is_missed(serve: Serve, told: Told, is_stream: bool) -> None:
-    async with serve(ping_s=2, silent_s=0.2) as served:
-        connection = await Connection.open(served.address)
-        body = json.dumps({"command": "hang", "is_stream": is_stream}).encode()
-        connection.request("POST", "/v2/execute", body)
-        if is_stream:
-            await connection.head()
-        await asyncio.wait_for(told.started.wait(), 5)
-        began = asyncio.get_running_loop().time()
-        hear_nothing(connection.socket)
-        await asyncio.wait_for(told.stopped.wait(), 10)
-        # Twice the promise's 1.5 x 2 s: the kernel counts in probes of a second, and backs off.
-        assert asyncio.get_running_loop().time() - began < 6
-        await connection.leave("rst")
 
 
 async def test_every_listener_finds_the_vanished_and_buffers_little() -> None:
