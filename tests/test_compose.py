@@ -175,6 +175,31 @@ async def test_the_engine_of_a_manifest_needs_no_code_and_a_flag_goes_before_it(
         assert (await items(app, "predict", prompt="Say"))[0]["chunk"] == "flag"
 
 
+@pytest.mark.parametrize("flag", [None, 2])
+async def test_with_workers_only_they_open_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: int | None
+) -> None:
+    engine = "engine: scripted:text=one,capacity=3"
+    (tmp_path / "manifest.yml").write_text(f"name: bare\nworkers: {2 if flag is None else 1}\n{engine}\n")
+    opened: list[str] = []
+    monkeypatch.setattr("penstock.compose.engines.open", opened.append)
+    monkeypatch.setattr("penstock.compose.engines.capacity", lambda _: 3)
+    async with build_app(tmp_path, None, ServerSettings(workers=flag)) as app:
+        assert (await items(app, "predict", prompt="Say"))[0]["chunk"] == "one"
+        assert [*(await app.health()).checks] == ["worker 1", "worker 2"]
+        assert app._commands["chat"].concurrency == 6  # for both engines together
+    assert opened == []
+
+
+async def test_a_flag_of_no_workers_goes_before_the_manifest(tmp_path: Path) -> None:
+    where = project(tmp_path, "import os\nrt.command('where')(os.getpid)\n", "workers: 2\n")
+    async with (
+        build_app(where, None, ServerSettings(workers=0)) as app,
+        AsyncClient(app) as client,
+    ):
+        assert await client.run("where") == os.getpid()
+
+
 async def test_the_folders_manifest_serves_a_runtime_made_without_one(tmp_path: Path) -> None:
     where = project(tmp_path, "")
     (where / "run.py").write_text("from penstock import Runtime\nrt = Runtime()\n")

@@ -48,6 +48,15 @@ def test_a_flag_goes_before_the_environment(serve: Serve, tiny: Path) -> None:
         assert serve(tiny, PENSTOCK_PORT=str(taken.getsockname()[1])).ready_line
 
 
+def test_workers_are_asked_for_by_flag_or_environment(serve: Serve) -> None:
+    for server in (
+        serve("--engine", "scripted:text=one", "--workers", 2, PENSTOCK_WORKERS="1"),
+        serve("--engine", "scripted:text=one", PENSTOCK_WORKERS="2"),
+    ):
+        checks = httpx.get(f"{server.url}/readyz").json()["checks"]
+        assert checks == {"worker 1": "running", "worker 2": "running"}
+
+
 @pytest.mark.parametrize("as_flag", [True, False])
 def test_a_taken_port_is_named_with_a_way_out(penstock: Penstock, tiny: Path, as_flag: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

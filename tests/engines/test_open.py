@@ -48,6 +48,16 @@ def test_a_wrong_option_is_named(options: dict[str, object]) -> None:
     assert raised.value.code is ErrorCode.INVALID_ARGUMENT
 
 
+def test_a_capacity_is_told_without_loading_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "my.gguf"
+    model.write_bytes(b"no model at all")
+    assert engines.capacity(f"llamacpp:{model}") == 4
+    assert engines.capacity("scripted:capacity=7") == 7
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path))
+    with pytest.raises(CallError, match="run: penstock pull smollm2-135m"):
+        engines.capacity("smollm2-135m")
+
+
 def test_importing_the_room_loads_no_model_library() -> None:
     code = "import sys, penstock.engines; print({'xllamacpp', 'httpx', 'asyncio'} & set(sys.modules))"
     found = subprocess.run(

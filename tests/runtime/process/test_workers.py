@@ -84,14 +84,28 @@ async def test_a_call_goes_to_the_worker_with_the_fewest(isolate: Any) -> None:
         calls = [await app.open("stay") for _ in range(9)]
         places = [await where(app, call) for call in calls]
         assert Counter(places) == dict.fromkeys(app.pids("stay"), 3)
-        for call in calls[:2]:
+        relieved = [call for call, pid in zip(calls, places, strict=True) if pid == places[0]][:2]
+        for call in relieved:
             call.cancel(CancelReason.CALLER)
             await app.frames(call)
         await app.settled(7)
         new = [await app.open("stay") for _ in range(2)]
-        assert {await where(app, call) for call in new} == set(places[:2])
+        assert [await where(app, call) for call in new] == [places[0]] * 2
         for call in (*calls, *new):
             call.cancel(CancelReason.CALLER)
+
+
+async def test_one_that_is_being_killed_gets_no_more(isolate: Any) -> None:
+    async with isolate(code=WHERE, manifest="workers: 2") as app:
+        doomed, other = app.pids("whoami")
+        app.app._isolation.pool("whoami").supervisors[0].process.kill("a test")
+        assert app.pids("whoami") == [other]
+        assert await app.answer("whoami") == other != doomed
+
+
+async def test_nothing_of_theirs_is_watched_on_the_servers_loop(isolate: Any) -> None:
+    async with isolate(code=WHERE, manifest="workers: 1") as app:
+        assert app.app._watchdog is None
 
 
 async def test_isolation_of_a_command_is_kept(isolate: Any) -> None:

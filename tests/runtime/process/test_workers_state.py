@@ -136,9 +136,10 @@ async def test_one_that_comes_up_meanwhile_is_brought_up_to_date(isolate: Any, j
             while len(journal.of("voice")) == made:  # it is being given the state that was in force
                 await anyio.lowlevel.checkpoint()
         await app.answer("initialize", key="b")
-        assert await keys(app) == dict.fromkeys(await both(app), "b")
+        pids = await both(app)
+        assert await keys(app) == dict.fromkeys(pids, "b")
         await app.answer("initialize", key="c")
-        assert await keys(app) == dict.fromkeys(await both(app), "c")
+        assert await keys(app) == dict.fromkeys(pids, "c")
 
 
 @pytest.mark.parametrize("key", ["bad in one", "crash"])
@@ -160,6 +161,14 @@ async def test_cleanup_reaches_all(isolate: Any, journal: Journal) -> None:
                 await journal.wait(f"closed first {pid}", "voice")
         assert await keys(app) == dict.fromkeys(pids, "first")
         assert all(journal.count(f"made first {pid}", "voice") == 2 for pid in pids)
+
+
+async def test_a_worker_that_dies_of_its_cleanup_is_clean(isolate: Any) -> None:
+    dying = '@rt.command("cleanup")\ndef cleanup():\n    os._exit(3)\n'
+    async with isolate(code=PROJECT + dying, manifest=TWO) as app:
+        assert await app.answer("cleanup") == {"state": []}
+        pids = await both(app)
+        assert [await app.answer("count") for _ in pids] == [0, 0]
 
 
 async def test_after_cleanup_a_new_worker_has_none(isolate: Any, journal: Journal) -> None:
