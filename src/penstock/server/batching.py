@@ -15,7 +15,11 @@ from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.http11 import Response
 
+from penstock.errors import FAULTS, CallError, ErrorCode
+from penstock.server.refusal import refusal
 from penstock.server.slow_peer import LEAVE_S, SLOW_READER_S, STOP_S, SlowPeer
 
 BATCH_EXTENSION = "penstock.websocket.batch"
@@ -47,6 +51,16 @@ def join_messages(lines: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
+def _reject(status: int, text: str) -> Response:
+    """Return what a handshake is answered that comes to nothing; stands in for that of websockets, which
+    answers in plain text."""
+    code = {403: ErrorCode.PERMISSION_DENIED, 500: ErrorCode.INTERNAL}.get(status, ErrorCode.INVALID_ARGUMENT)
+    error = CallError(text.strip() or "there is no WebSocket at this path", code)
+    headers, body = refusal(error)
+    named = Headers([(name.decode(), value.decode()) for name, value in headers])
+    return Response(FAULTS[code].http, code.value, named, body)
+
+
 class BatchingWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's protocol, plus ``penstock.websocket.send`` with ``lines``.
 
@@ -57,6 +71,7 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, slow_reader_s: float = SLOW_READER_S, **named: Any) -> None:
         super().__init__(*args, **named)
         self.conn.debug = False  # it would log what is sent
+        self.conn.reject = _reject  # type: ignore[method-assign]
         self._slow_reader_s = slow_reader_s
         self._owed_pong = b""
 

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import time
 from typing import Any, NamedTuple, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from penstock.calls.ids import new_id
 from penstock.errors import FAULTS, CallError, ErrorCode
-from penstock.protocol.messages import error_envelope
-from penstock.server.exchange import JSON, retry_after
 from penstock.server.framing import Boundary
+from penstock.server.refusal import refusal
 from penstock.server.settings import ServerSettings
 from penstock.server.slow_peer import LEAVE_S, STOP_S, SlowPeer
 
@@ -297,16 +294,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _reply(self, error: CallError) -> bytes:
-        body = error_envelope(error, time.time())
-        headers = [
-            *self.server_state.default_headers,
-            JSON,
-            (b"content-length", b"%d" % len(body)),
-            *retry_after(error),
-            (b"x-request-id", new_id().encode()),
-            (b"connection", b"close"),
-        ]
-        lines = [b"%b: %b\r\n" % header for header in headers]
+        headers, body = refusal(error)
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
         return b"".join((STATUS_LINE[FAULTS[error.code].http], *lines, b"\r\n", body))
 
     def _leave(self) -> None:
