@@ -177,6 +177,6 @@ def _of_nobody(pid: int) -> bool:
     """Whether a process has ended whose parent is gone, so that reaping it is the system's matter."""
     try:
         state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it was opened, and before it was read
         return True
     return state == "Z" and parent == "1"

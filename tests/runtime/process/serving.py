@@ -89,5 +89,5 @@ def is_zombie(pid: int) -> bool:
     """Whether a process has ended and nobody has asked how."""
     try:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before it was opened, and before it was read
         return False
