@@ -154,6 +154,13 @@ def test_bytes_travel_as_base64(data: bytes) -> None:
         assert check(command, json.dumps({"blob": encode(data).decode()})) == {"blob": data}
 
 
+def test_the_schema_says_that_bytes_travel_as_base64() -> None:
+    def command(blob: bytes) -> None: ...
+
+    blob = bind(command).input.json_schema["properties"]["blob"]
+    assert (blob["type"], blob["format"]) == ("string", "base64url")
+
+
 def test_of_duplicate_keys_the_last_wins() -> None:
     assert check(predict, '{"prompt": "a", "prompt": "b"}') == {"prompt": "b"}
 

@@ -27,7 +27,12 @@ _REFUSED: Mapping[Any, str] = {
     inspect.Parameter.POSITIONAL_ONLY: "takes {} by position only: remove the '/', inputs are passed by name",
 }
 _STREAMS = (AsyncIterator, AsyncIterable)
-_CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", allow_inf_nan=False)
+_CONFIG = ConfigDict(
+    extra="forbid",
+    val_json_bytes="base64",
+    ser_json_bytes="base64",  # nothing is written by it, but the schema takes the name of the form from here
+    allow_inf_nan=False,
+)
 
 
 class State(Generic[T]):
