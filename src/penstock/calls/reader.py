@@ -14,7 +14,6 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import CallLog
 from penstock.protocol.dispatch import Batch
 
-
 MAX_BATCH = 64 * 1024  # bytes of one write: what waits in a transport is in the log as well
 
 

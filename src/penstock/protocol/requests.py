@@ -13,7 +13,6 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.depth import check_depth
 from penstock.protocol.messages import MAX_TASK_ID, OnDisconnect, Start, WireForm
 
-
 TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
 Name = Annotated[str, msgspec.Meta(max_length=256)]  # of a command or workflow: an unknown one is compared
 
