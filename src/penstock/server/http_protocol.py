@@ -85,6 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         """Take a half-close for leaving, at once: what is unsent would hold the connection open."""
         if self._phase in (Phase.BODY, Phase.ANSWER):
+            self._tell_handler()  # a turn of the event loop before the transport would
             self.transport.abort()
         else:
             self._peer.leave_within(LEAVE_S)  # asyncio closes behind what is unsent
@@ -285,13 +286,17 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, error: CallError) -> None:
         """Answer what did not become a request, and close."""
         answering = self._phase in (Phase.BODY, Phase.ANSWER)
-        if answering:  # nobody is there for the handler any more
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            self.flow.resume_writing()
+        if answering:
+            self._tell_handler()
         if not (answering and self.cycle.response_started):
             self.transport.write(self._reply(error))
         self._linger()
+
+    def _tell_handler(self) -> None:
+        """Let the handler know that nobody is there for it any more."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self.flow.resume_writing()
 
     def _reply(self, error: CallError) -> bytes:
         headers, body = refusal(error)
