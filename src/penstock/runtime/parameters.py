@@ -169,9 +169,10 @@ class InputSchema:
     def _refusal(self, error: ValidationError, root: str = "input") -> CallError:
         count = error.error_count()
         if count > MAX_LISTED:  # pydantic would take seconds to list them
-            details = [{"path": [root], "reason": "too_many_faults"}]
             return CallError(
-                f"{root}: {count} faults, too many to name", ErrorCode.INVALID_ARGUMENT, details=details
+                f"{root}: {count} faults, too many to name",
+                ErrorCode.INVALID_ARGUMENT,
+                details=[{"path": [root], "reason": "too_many_faults"}],
             )
         faults = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
         places = [tuple(map(_shortened, fault["loc"])) for fault in faults]
