@@ -10,11 +10,13 @@ import pytest
 
 from behaviour.connect import Frame, HttpNdjson
 from behaviour.promises import promise
-from behaviour.raw_http import Connection, Reply
-from behaviour.served import Connect
+from behaviour.raw_http import Connection, Reply, tells_nothing
+from behaviour.served import Connect, hosted
 from penstock import Runtime
 from penstock.errors import FAULTS, ErrorCode
+from penstock.runtime.app import App
 from penstock.runtime.manifest import Manifest
+from server.peer import Peer
 
 pytestmark = pytest.mark.anyio
 
@@ -414,3 +416,81 @@ async def test_what_is_no_http_is_answered_in_our_own_form(http: HttpNdjson, jun
     assert await connection.ended() == b""
     await connection.aclose()
     await _alive(http)
+
+
+@promise("P26")
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_the_limit_of_a_head_is_exact(http: HttpNdjson, more: int) -> None:
+    head = b"GET /health HTTP/1.1\r\nhost: test\r\nx: %b\r\n\r\n"
+    connection = await Connection.open(http.address)
+    connection.send(head % (b"y" * (32 * 1024 + more - len(head) + 2)))
+    reply = await connection.reply()
+    if more > 0:
+        assert (reply.status, _typed(reply)["code"]) == (431, "headers_too_large")
+        assert await connection.ended() == b""
+    else:
+        assert reply.status == 200
+    await connection.aclose()
+
+
+@promise("P26")
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_the_limit_of_a_uri_is_exact(http: HttpNdjson, more: int) -> None:
+    connection = await Connection.open(http.address)
+    connection.request("GET", "/health?" + "x" * (8 * 1024 + more - len("/health?")))
+    reply = await connection.reply()
+    if more > 0:
+        assert (reply.status, _typed(reply)["code"]) == (414, "uri_too_long")
+        assert await connection.ended() == b""
+    else:
+        assert reply.status == 200
+    await connection.aclose()
+
+
+@promise("P26")
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_the_limit_of_a_message_is_exact(more: int) -> None:
+    limit = 1000
+    head, tail = b'{"type": "command", "command": "text", "input": {"v": "', b'"}}'
+    message = head + b"x" * (limit + more - len(head + tail)) + tail
+    async with hosted(App(_runtime()), max_body=limit) as (_, address), Peer.open(address) as peer:
+        peer.text(message)
+        if more > 0:
+            assert await peer.ended() == FAULTS[ErrorCode.TOO_LARGE].ws_close
+        else:
+            assert (await peer.receive())["status"] == "completed"
+
+
+@promise("P25", "P26")
+@pytest.mark.parametrize(("levels", "deep"), [(MAX_DEPTH, False), (MAX_DEPTH + 1, True)])
+async def test_the_limit_of_a_messages_depth_is_exact(http: HttpNdjson, levels: int, deep: bool) -> None:
+    value = b"[" * (levels - 2) + b"]" * (levels - 2)
+    async with Peer.open(http.address) as peer:
+        peer.text(b'{"type": "command", "command": "anything", "input": {"v": %b}}' % value)
+        frame = await peer.receive()
+        assert (frame["status"], frame.get("code")) == (
+            ("error", "too_large") if deep else ("completed", None)
+        )
+        assert await peer.until_pong() == []
+
+
+@promise("P25", "P39")
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+async def test_any_value_in_a_message_is_taken_or_refused_by_name(http: HttpNdjson, value: bytes) -> None:
+    async with Peer.open(http.address) as peer:
+        peer.text(b'{"type": "command", "command": "anything", "input": {"v": %b}}' % value)
+        if not _is_utf8(value):
+            assert await peer.ended() == 1007  # not even a message
+            return
+        frame = await peer.receive()
+        assert frame["status"] == "completed" or frame["code"] in ("invalid_argument", "invalid_output")
+        tells_nothing(json.dumps(frame).encode())
+    await _alive(http)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
