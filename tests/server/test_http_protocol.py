@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,21 @@ pytestmark = pytest.mark.anyio
 GET, POST = HEADS["get"], HEADS["post"]
 CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
 ONE_SIDED = [-1, 0, 1]
+
+LOOPS = [pytest.param("asyncio", id="asyncio")]
+try:
+    import uvloop  # noqa: F401
+except ImportError:
+    pass
+else:
+    LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Transports differ between event loops."""
+    return request.param
+
 
 # -- sizes -------------------------------------------------------------------------------------------
 
