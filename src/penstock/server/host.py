@@ -70,6 +70,7 @@ class Host:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # nothing here asks for them, and who sends them is not known
                 timeout_keep_alive=round(settings.keep_alive_s),
                 timeout_graceful_shutdown=1,
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -35,6 +35,9 @@ class Phase(enum.Enum):
     OVER = "over"  # what still comes is passed over
 
 
+HEAD, BODY, ANSWER, OVER = Phase  # looked up for every request
+
+
 class Outlet(NamedTuple):
     """The transport as the answering side sees it: to close it is to take leave."""
 
@@ -53,7 +56,8 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, settings: ServerSettings, **named: Any) -> None:
         super().__init__(*args, **named)
         self._settings = settings
-        self._phase = Phase.HEAD
+        self._max_header = settings.max_header
+        self._phase = HEAD
         self._boundary = Boundary()
         self._ahead = bytearray()  # what the client sent before its turn
         self._head_size = 0
@@ -78,13 +82,13 @@ class HttpProtocol(HttpToolsProtocol):
         """Tell the application."""
         self._stop_timer()
         self._peer.gone()
-        self._phase = Phase.OVER
+        self._phase = OVER
         self._ahead.clear()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
         """Take a half-close for leaving, at once: what is unsent would hold the connection open."""
-        if self._phase in (Phase.BODY, Phase.ANSWER):
+        if self._phase in (BODY, ANSWER):
             self._tell_handler()  # a turn of the event loop before the transport would
             self.transport.abort()
         else:
@@ -103,11 +107,11 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close as the server stops: at once, or behind the answer that is due."""
         self._keep = False
-        if self._phase is Phase.BODY or (self._phase is Phase.HEAD and self._head_size):
+        if self._phase is BODY or (self._phase is HEAD and self._head_size):
             self._refuse(CallError("the server is stopping", ErrorCode.UNAVAILABLE, retry_after_s=1))
         else:
             super().shutdown()
-        if self._phase is Phase.OVER:
+        if self._phase is OVER:
             self.transport.close()
         self._peer.leave_within(STOP_S)
 
@@ -116,7 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes, of one request at a time."""
         self._unset_keepalive_if_required()
-        if self._phase is Phase.OVER:
+        if self._phase is OVER:
             return
         taken = self._take(data)
         if taken < len(data):
@@ -134,53 +138,54 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse ``data`` up to the end of a request; return how much that was."""
         at = 0
         try:
-            while at < len(data) and self._phase in (Phase.HEAD, Phase.BODY):
+            while at < len(data) and (self._phase is HEAD or self._phase is BODY):
                 at = self._parse(data, at)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+            return len(data)  # there is no next request
+        except httptools.HttpParserError:
+            self._refuse(self._fault or _bad_request("it is not HTTP/1.1"))
         except CallError as error:
             self._refuse(error)
-        if self._phase is Phase.OVER:
+        if self._phase is OVER:
             return len(data)
         self._set_timer()
         return at
 
     def _parse(self, data: bytes | bytearray, begin: int) -> int:
         end = self._boundary.cut(data, begin)
-        if self._phase is Phase.HEAD:
-            self._feed_head(bytes(data[begin:end]))
+        part = bytes(data[begin:end])
+        if self._phase is HEAD:
+            self._parse_head(part)
+        elif self._chunked:
+            self._parse_chunks(part)
         else:
-            self._feed_body(bytes(data[begin:end]))
+            self.parser.feed_data(part)
         return end
 
-    def _feed_head(self, part: bytes) -> None:
-        room = self._settings.max_header - self._head_size
+    def _parse_head(self, part: bytes) -> None:
+        room = self._max_header - self._head_size
         self._head_size += len(part)
-        self._feed(part[:room])  # of a target that is too long, that is told
-        if len(part) > room:
-            raise CallError(
-                f"the head of the request is larger than {self._settings.max_header} bytes",
-                ErrorCode.HEADERS_TOO_LARGE,
-            )
-
-    def _feed_body(self, part: bytes) -> None:
-        self._framing += len(part)
-        self._feed(part)
-        if self._chunked and self._framing > FRAMING_OVERHEAD:
-            raise CallError("the body is hardly more than its framing", ErrorCode.TOO_LARGE)
-
-    def _feed(self, part: bytes) -> None:
-        try:
+        if len(part) <= room:
             self.parser.feed_data(part)
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
-        except httptools.HttpParserError as error:
-            raise self._fault or _bad_request("it is not HTTP/1.1") from error
+            return
+        self.parser.feed_data(part[:room])  # of a target that is too long, that is told
+        raise CallError(
+            f"the head of the request is larger than {self._max_header} bytes", ErrorCode.HEADERS_TOO_LARGE
+        )
+
+    def _parse_chunks(self, part: bytes) -> None:
+        self._framing += len(part)
+        self.parser.feed_data(part)
+        if self._framing > FRAMING_OVERHEAD:
+            raise CallError("the body is hardly more than its framing", ErrorCode.TOO_LARGE)
 
     def _upgrade(self) -> None:
         """Switch to WebSocket.  Whatever else the client wishes for, it is answered in HTTP, and that is the
         last answer: the parser cannot tell any more where the next request begins."""
+        self._stop_timer()
         if self._should_upgrade():
-            self._stop_timer()
-            self._phase = Phase.OVER
+            self._phase = OVER
             self.handle_websocket_upgrade()
 
     # -- callbacks of the parser ---------------------------------------------------------------------
@@ -193,33 +198,26 @@ class HttpProtocol(HttpToolsProtocol):
                 CallError(f"the URI is longer than {self._settings.max_uri} bytes", ErrorCode.URI_TOO_LONG)
             )
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header.  Trailers are read past: whoever handles the request has had its headers."""
-        if self._phase is Phase.HEAD:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Check how the request is framed, then start to answer it."""
-        names = [name for name, _ in self.headers]
-        self._check(names)
+        headers = dict(self.headers)
+        self._check(headers)
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is before:  # a WebSocket
             return
-        self._phase = Phase.BODY
-        self._expect_body(dict(self.headers))
-        # An answer that comes before the whole request says that it is the last.
-        self._keep = self.cycle.keep_alive and not self.parser.should_upgrade()
-        self.cycle.keep_alive = False
-        self.cycle.transport = cast(asyncio.Transport, self._outlet)
-
-    def _expect_body(self, headers: dict[bytes, bytes]) -> None:
-        self._framing = 0
+        self.headers = []  # for trailers, which are no headers: whoever handles the request has had those
+        self._phase = BODY
         self._chunked = b"transfer-encoding" in headers
         if self._chunked:
+            self._framing = 0
             self._boundary.chunked()
         else:
             self._boundary.sized(int(headers.get(b"content-length", 0)))
+        # An answer that comes before the whole request says that it is the last.
+        self._keep = self.cycle.keep_alive and not self.parser.should_upgrade()
+        self.cycle.keep_alive = False
+        self.cycle.transport = self._outlet  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -229,34 +227,39 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there: the next one must wait for its answer."""
         super().on_message_complete()
-        if self._phase is Phase.BODY:
-            self._phase = Phase.ANSWER
+        if self._phase is BODY:
+            self._phase = ANSWER
             self._head_size = 0
             if not self.cycle.response_started:
                 self.cycle.keep_alive = self._keep
 
-    def _check(self, names: list[bytes]) -> None:
+    def _check(self, headers: dict[bytes, bytes]) -> None:
         """Refuse what two parsers might read differently (RFC 9112 sections 2.3, 3.2, 6.1 and 6.3)."""
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._fail(_bad_request("only HTTP/1.0 and HTTP/1.1 are spoken"))
-        if names.count(b"host") > 1 or (version == "1.1" and b"host" not in names):
-            self._fail(_bad_request("it must have one Host header"))
+        if b"host" not in headers:
+            if version == "1.1":
+                self._fail(_bad_request("it has no Host header"))
+        elif len(headers) < len(self.headers) and len(self._all(b"host")) > 1:
+            self._fail(_bad_request("it has several Host headers"))
         if b"#" in self.url:
             self._fail(_bad_request("its target has a fragment"))
-        if b"transfer-encoding" in names:
+        if b"transfer-encoding" in headers:
             self._check_coding(version)
         if self.parser.should_upgrade() and (
-            b"transfer-encoding" in names or dict(self.headers).get(b"content-length", b"0").strip(b"0")
+            b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0")
         ):
             self._fail(_bad_request("it has a body, and asks for an upgrade; leave out Upgrade"))
 
     def _check_coding(self, version: str) -> None:
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         if version == "1.0":
             self._fail(_bad_request("HTTP/1.0 has no Transfer-Encoding"))
-        if codings != [b"chunked"]:
+        if [coding.lower() for coding in self._all(b"transfer-encoding")] != [b"chunked"]:
             self._fail(CallError("the only Transfer-Encoding is chunked", ErrorCode.NOT_IMPLEMENTED))
+
+    def _all(self, name: bytes) -> list[bytes]:
+        return [value for other, value in self.headers if other == name]
 
     def _fail(self, error: CallError) -> None:
         self._fault = error
@@ -267,10 +270,10 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Turn to the next request."""
         super().on_response_complete()
-        if self._phase is Phase.OVER:
+        if self._phase is OVER:
             self._unset_keepalive_if_required()
         elif not self.transport.is_closing():
-            self._phase = Phase.HEAD
+            self._phase = HEAD
             self._boundary.head()
             self._take_ahead()
 
@@ -285,7 +288,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: CallError) -> None:
         """Answer what did not become a request, and close."""
-        answering = self._phase in (Phase.BODY, Phase.ANSWER)
+        answering = self._phase in (BODY, ANSWER)
         if answering:
             self._tell_handler()
         if not (answering and self.cycle.response_started):
@@ -305,7 +308,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _leave(self) -> None:
         """Close behind the answer."""
-        if self._phase is Phase.BODY:
+        if self._phase is BODY:
             self._linger()
         else:
             self.transport.close()
@@ -314,7 +317,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _linger(self) -> None:
         """Close our direction, and pass over what still comes: a connection that is closed with bytes unread
         is reset, and the answer may be lost with it (RFC 9112 section 9.6)."""
-        self._phase = Phase.OVER
+        self._phase = OVER
         self._ahead.clear()
         self._stop_timer()
         if self.transport.is_closing():
@@ -330,12 +333,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _set_timer(self) -> None:
         """Bound the whole time of a head, and the silences of a body."""
-        if self._phase is Phase.HEAD and self._head_size:
+        if self._phase is HEAD and self._head_size:
             if self._timer is None:
                 self._timer = self.loop.call_later(self._settings.header_s, self._too_slow)
             return
         self._stop_timer()
-        if self._phase is Phase.BODY:
+        if self._phase is BODY:
             self._timer = self.loop.call_later(self._settings.body_idle_s, self._too_slow)
 
     def _stop_timer(self) -> None:
@@ -349,7 +352,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._set_timer()
             return
         what, limit_s = ("head", self._settings.header_s)
-        if self._phase is Phase.BODY:
+        if self._phase is BODY:
             what, limit_s = ("next part of the body", self._settings.body_idle_s)
         self._refuse(CallError(f"the {what} did not come within {limit_s:g} s", ErrorCode.REQUEST_TIMEOUT))
 
