@@ -172,6 +172,7 @@ Message = (
 )
 
 _FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_decode_default = msgspec.json.Decoder(CallBody).decode
 _decode_body = msgspec.json.Decoder(CommandBody).decode
 _decode_workflow = msgspec.json.Decoder(WorkflowBody).decode
 _decode_message = msgspec.json.Decoder(Message).decode
@@ -182,6 +183,20 @@ _SHOWN = 300  # characters of a fault that are told: it may quote what was sent
 
 class _Named(msgspec.Struct):
     task_id: TaskName | None = None
+
+
+def read_default_body(body: bytes) -> CallBody:
+    """Read the HTTP body of a request to run the default command; a `command` in it is as good as any key
+    that is ignored.
+
+    Raises:
+        CallError: ``invalid_argument`` or ``too_large``.
+    """
+    check_depth(body)
+    try:
+        return _decode_default(body)
+    except _FAULTS as error:
+        raise _unreadable(error) from error
 
 
 def read_body(body: bytes) -> CommandBody:

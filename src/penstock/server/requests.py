@@ -7,7 +7,7 @@ import re
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.messages import Start, WireForm
-from penstock.protocol.requests import read_body, read_workflow_body
+from penstock.protocol.requests import read_body, read_default_body, read_workflow_body
 from penstock.server.exchange import Exchange
 from penstock.server.pump import NDJSON, SSE, StreamForm
 
@@ -20,9 +20,11 @@ def read_start(exchange: Exchange, body: bytes, form: WireForm) -> Start:
     Raises:
         CallError: ``invalid_argument``.
     """
+    stream, timeout_s = wants_stream(exchange), _timeout(exchange)
+    if form is WireForm.V1:
+        return read_default_body(body).start(form, stream=stream, timeout_s=timeout_s)
     fields = read_body(body)
-    command = fields.named() if form is WireForm.V2 else ""
-    return fields.start(form, command=command, stream=wants_stream(exchange), timeout_s=_timeout(exchange))
+    return fields.start(form, command=fields.named(), stream=stream, timeout_s=timeout_s)
 
 
 def read_workflow_start(exchange: Exchange, body: bytes) -> Start:

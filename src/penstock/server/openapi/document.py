@@ -1,7 +1,7 @@
 """`GET /openapi.json`: the routes and the commands as one OpenAPI 3.1 document.
 
-A stream is text to OpenAPI 3.1; what its lines or events hold is told under `x-itemSchema`, which OpenAPI 3.2
-calls `itemSchema`.
+OpenAPI 3.1 has no word for streams: what their lines and events hold stands under `x-itemSchema`, in the form
+that OpenAPI 3.2 gives to `itemSchema`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from penstock.protocol.codec import JSON_TYPE, NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.dispatch import Description
 from penstock.protocol.messages import MAX_TIMEOUT_S
 from penstock.server.openapi.operations import OPERATIONS, Operation
-from penstock.server.openapi.schemas import TASK_NAME, Schema, either, envelope, ref, static_schemas
+from penstock.server.openapi.schemas import TASK_NAME, Schema, either, envelope, record, ref, static_schemas
 from penstock.server.openapi.served import served_schemas
 
 _ABOUT = (
@@ -89,14 +89,10 @@ def _contents(operation: Operation) -> dict[str, Schema]:
         contents[JSON_TYPE] = {"schema": ref(operation.answer)}
     if operation.frames is not None:
         frame = ref(operation.frames)
-        said = "One frame to a line; lines of type keepalive fill silences."
-        contents[NDJSON_TYPE] = _stream(said, either((frame, ref("Keepalive"))))
-        contents[SSE_TYPE] = _stream("One frame to the data of an event; its id is the seq.", frame)
+        data = {"type": "string", "contentMediaType": JSON_TYPE, "contentSchema": frame}
+        contents[NDJSON_TYPE] = {"x-itemSchema": either((frame, ref("Keepalive")))}
+        contents[SSE_TYPE] = {"x-itemSchema": record({"data": data, "id": {"type": "string"}}, "data")}
     return contents
-
-
-def _stream(said: str, item: Schema) -> Schema:
-    return {"schema": {"type": "string", "description": said}, "x-itemSchema": item}
 
 
 def _refusal(operation: Operation, status: int, codes: list[ErrorCode]) -> Schema:
