@@ -6,6 +6,7 @@ import pytest
 
 from penstock.protocol.messages import WireForm
 from penstock.protocol.requests import (
+    BadMessage,
     CommandMessage,
     read_body,
     read_default_body,
@@ -29,3 +30,8 @@ def test_an_input_is_passed_on_as_it_was_written() -> None:
 
 def test_a_body_for_the_default_command_may_name_anything() -> None:
     assert read_default_body(b'{"command":[1],"task_id":"a"}').start(WireForm.V1).task_id == "a"
+
+
+def test_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(BadMessage):
+        read_message('{"type":"ping","x":"\udc80"}')

@@ -171,7 +171,7 @@ Message = (
     | PingMessage
 )
 
-_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_FAULTS = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _decode_default = msgspec.json.Decoder(CallBody).decode
 _decode_body = msgspec.json.Decoder(CommandBody).decode
 _decode_workflow = msgspec.json.Decoder(WorkflowBody).decode
