@@ -32,7 +32,7 @@ def fuzz_one(name: str, seconds: int, found: Path) -> None:
 def main() -> int:
     """Fuzz each target in a process of its own; return 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[[], *NAMES], default=NAMES)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(NAMES))
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--found", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
