@@ -1,6 +1,6 @@
-"""What an item costs between the author's `yield` and the bytes of a socket, as a ratio that any machine can keep.
+"""What an item costs between the author's `yield` and the bytes of a socket, as a ratio any machine can keep.
 
-The best of several rounds counts, and both sides are timed in turn: what else the machine does then slows both.
+The best of several rounds counts, and both sides are timed in turn: what slows one then slows the other.
 """
 
 from __future__ import annotations
