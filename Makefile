@@ -10,12 +10,19 @@ PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python) $(she
 AUTOBAHN := $(VENV)/autobahn27
 export PYTHON2
 
-.PHONY: help demo test lint run bench model autobahn clean
+# What `make test-all` runs on, and for how long `make fuzz` tries each parser.
+PYTHONS ?= 3.10 3.11 3.12 3.13
+FUZZ_S ?= 60
+
+.PHONY: help demo test test-all wheel-test fuzz lint run bench model autobahn clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    serve the storyteller, stream a story, cancel another, show what was measured"
 	@echo "make test    run all tests"
+	@echo "make test-all    ... on every Python from 3.10 on that is here"
+	@echo "make wheel-test  ... against the wheel"
+	@echo "make fuzz    try every parser for a minute (FUZZ_S=60)"
 	@echo "make lint    check style, types and who imports whom"
 	@echo "make run     serve the storyteller in the foreground"
 	@echo "make bench   measure, and write the report"
@@ -43,6 +50,17 @@ autobahn: $(READY)
 test: model autobahn
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
+test-all:
+	@scripts/test_all.sh $(PYTHONS)
+
+wheel-test:
+	@PYTHON="$(PYTHON)" scripts/wheel_test.sh --numprocesses $(WORKERS)
+
+fuzz: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || \
+		{ echo "atheris cannot be had for this Python; it has wheels for 3.10 to 3.13 on Linux" >&2; exit 1; }
+	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,5 +75,5 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
