@@ -18,15 +18,15 @@ FUZZ_S ?= 60
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    serve the storyteller, stream a story, cancel another, show what was measured"
-	@echo "make test    run all tests"
+	@echo "make demo        serve the storyteller, stream a story, cancel another, show what was measured"
+	@echo "make test        run all tests"
 	@echo "make test-all    ... on every Python from 3.10 on that is here"
 	@echo "make wheel-test  ... against the wheel"
-	@echo "make fuzz    try every parser for a minute (FUZZ_S=60)"
-	@echo "make lint    check style, types and who imports whom"
-	@echo "make run     serve the storyteller in the foreground"
-	@echo "make bench   measure, and write the report"
-	@echo "make clean   remove what was made here"
+	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
+	@echo "make lint        check style, types and who imports whom"
+	@echo "make run         serve the storyteller in the foreground"
+	@echo "make bench       measure, and write the report"
+	@echo "make clean       remove what was made here"
 
 $(READY): pyproject.toml scripts/venv.sh
 	@scripts/venv.sh $(VENV) $(PYTHON)

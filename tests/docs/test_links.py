@@ -13,7 +13,7 @@ from penstock.protocol.messages import decode_frame
 from penstock.protocol.requests import read_message
 
 README = ROOT / "README.md"
-PAGES = (README, *sorted(DOCS.glob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md")))
 LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]*)(#[^)\s]+)?\)")
 
 
