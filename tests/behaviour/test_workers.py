@@ -165,6 +165,13 @@ def test_a_dead_worker_is_no_zombie(folder: Path) -> None:
             assert not [pid for pid in server.children() if is_zombie(pid)]
 
 
+def until_one_is_missed(server: Server, before: list[int]) -> None:
+    """Return once the server has found that one of its workers has ended: until then calls may still go there."""
+    until = time.monotonic() + BOUND_S
+    while set(before) <= set(server.children()):
+        assert time.monotonic() < until
+
+
 def until_gone(pids: list[int]) -> None:
     """Return once these processes have ended; those that the server was to reap have been reaped."""
     until = time.monotonic() + BOUND_S
