@@ -166,7 +166,7 @@ def test_a_dead_worker_is_no_zombie(folder: Path) -> None:
 
 
 def until_one_is_missed(server: Server, before: list[int]) -> None:
-    """Return once the server has found that one of its workers has ended: until then calls may still go there."""
+    """Return once the server has found that a worker has ended: until then calls may still go there."""
     until = time.monotonic() + BOUND_S
     while set(before) <= set(server.children()):
         assert time.monotonic() < until
