@@ -71,6 +71,10 @@ run: model
 	@$(BIN)/penstock run examples/storyteller
 
 bench: $(READY)
+	@for peer in benchmarks/peers/*; do \
+		[ -d $$peer/.venv ] || { scripts/venv.sh $$peer/.venv $(PYTHON) && \
+			$$peer/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $$peer/requirements.txt; }; \
+	done
 	@$(BIN)/python benchmarks/run.py
 	@$(BIN)/python benchmarks/report.py
 
