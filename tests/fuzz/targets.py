@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import CallError, ErrorCode, LocalProtocolError, ManifestError, RemoteProtocolError
+from penstock.errors import CallError, ErrorCode, ManifestError, RemoteProtocolError
 from penstock.protocol.call import Call
 from penstock.protocol.codec import NdjsonDecoder, SseDecoder
 from penstock.protocol.depth import MAX_DEPTH, check_depth
@@ -25,7 +25,7 @@ from penstock.protocol.requests import (
     read_message,
     read_workflow_body,
 )
-from penstock.protocol.session import Configure, End, SessionCodec, read_object
+from penstock.protocol.session import End, Open, SessionCodec, read_object
 from penstock.runtime.conditions import Condition
 from penstock.runtime.manifest import load_manifest
 from penstock.runtime.parameters import InputSchema, Parameter
@@ -137,11 +137,11 @@ def _messages(pieces: Iterable[bytes]) -> tuple[list[Any], bool]:
 
 
 def _carried(found: object) -> None:
-    with suppress(RemoteProtocolError, LocalProtocolError):
+    with suppress(RemoteProtocolError):
         if isinstance(found, End) and found.error is not None:
             found.error.error()
-        if isinstance(found, Configure):
-            read_object(found.loader.encode("utf-8", "replace"))
+        if isinstance(found, Open):
+            read_object(found.input)
 
 
 def frame(data: bytes) -> None:
