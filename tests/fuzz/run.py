@@ -6,6 +6,7 @@ What is new to coverage is kept in the folder, beside the inputs that fail.
 from __future__ import annotations
 
 import argparse
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def fuzz_one(name: str, seconds: int, found: Path) -> None:
     sys.path.insert(0, str(HERE.parent))
     with atheris.instrument_imports(include=["penstock"]):
         from fuzz.targets import TARGETS
+    logging.disable()  # what a manifest is warned about
     grown = found / name
     grown.mkdir(parents=True, exist_ok=True)
     options = [f"-max_total_time={seconds}", "-max_len=2048", "-timeout=10", "-rss_limit_mb=2048"]
