@@ -57,7 +57,7 @@ wheel-test:
 	@PYTHON="$(PYTHON)" scripts/wheel_test.sh --numprocesses $(WORKERS)
 
 fuzz: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable '.[fuzz]' || \
 		{ echo "atheris cannot be had for this Python; it has wheels for 3.10 to 3.13 on Linux" >&2; exit 1; }
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S)
 
