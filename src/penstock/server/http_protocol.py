@@ -247,6 +247,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._fail(_bad_request("its target has a fragment"))
         if b"transfer-encoding" in headers:
             self._check_coding(version)
+        if self.parser.should_upgrade() and self.parser.get_method() != b"GET" and self._should_upgrade():
+            # RFC 6455 section 4.1; some releases of the WebSocket library say nothing at all to others.
+            self._fail(_bad_request("a WebSocket is opened with GET"))
         if self.parser.should_upgrade() and (
             b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0")
         ):
