@@ -124,7 +124,7 @@ class AsyncClient:
             on_disconnect=on_disconnect,
             output_config=output_config,
         )
-        return answer_of(await self._transport.run(start, correlation_id or secrets.token_hex(16)))
+        return await self._answer(start, correlation_id)
 
     def stream(
         self,
@@ -171,8 +171,7 @@ class AsyncClient:
             notes=notes,
             more_input=more_input,
         )
-        transport, correlation = self._transport, correlation_id or secrets.token_hex(16)
-        return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=task_id)
+        return self._stream(start, correlation_id)
 
     def workflow(
         self,
@@ -200,10 +199,8 @@ class AsyncClient:
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
-            output_config=None,
         )
-        transport, correlation = self._transport, secrets.token_hex(16)
-        return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=task_id)
+        return self._stream(start)
 
     async def run_workflow(
         self,
@@ -225,9 +222,8 @@ class AsyncClient:
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
-            output_config=None,
         )
-        return answer_of(await self._transport.run(start, secrets.token_hex(16)))
+        return await self._answer(start)
 
     def resume(self, task_id: str, after: int = -1) -> AsyncStream:
         """Return the stream of a call that was opened before, from behind frame number ``after`` on.
@@ -267,6 +263,13 @@ class AsyncClient:
         """Return how the server is, also while it starts or drains."""
         return await self._transport.health()
 
+    async def _answer(self, start: Start, correlation_id: str | None = None) -> Any:
+        return answer_of(await self._transport.run(start, correlation_id or secrets.token_hex(16)))
+
+    def _stream(self, start: Start, correlation_id: str | None = None) -> AsyncStream:
+        transport, correlation = self._transport, correlation_id or secrets.token_hex(16)
+        return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=start.task_id)
+
     def _start(
         self,
         command: str,
@@ -276,7 +279,7 @@ class AsyncClient:
         task_id: str | None,
         timeout_s: float | None,
         on_disconnect: object,
-        output_config: Mapping[str, Any] | None,
+        output_config: Mapping[str, Any] | None = None,
         notes: bool = False,
         more_input: bool = False,
         workflow_id: str | None = None,
