@@ -29,5 +29,9 @@ class AmbientCall(Protocol):
         """Put an engine's measurements into the call's terminal frame."""
         ...
 
+    def upstream_confirmed(self) -> None:
+        """Say that the engine has confirmed the end of cancelled work."""
+        ...
+
 
 current: ContextVar[AmbientCall | None] = ContextVar("penstock_call", default=None)

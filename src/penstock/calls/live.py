@@ -78,6 +78,7 @@ class Live:
         self._timers: dict[str, Timer] = {}
         self._cancel_requested = 0.0
         self._cancel_delivered: float | None = None
+        self._cancel_confirmed: float | None = None
         self._notes = 0
         self._engine_metrics: Mapping[str, Any] = {}
         self._on_cut: tuple[Callable[[CancelReason], None], ...] = ()
@@ -227,6 +228,11 @@ class Live:
         """Say that the author's code has felt the cancel."""
         if self._cancel_delivered is None:
             self._cancel_delivered = self._clock.wall()
+
+    def mark_confirmed(self) -> None:
+        """Say that the engine below has confirmed the end of the cancelled work."""
+        if self.cancel_reason is not None and self._cancel_confirmed is None:
+            self._cancel_confirmed = self._clock.wall()
 
     def complete(self, answer: object = None, *, has_answer: bool) -> bool:
         """End the call: it did what it was asked.  Returns whether this ended it.

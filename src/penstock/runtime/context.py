@@ -115,6 +115,10 @@ class CallContext:
         """Put an engine's measurements into the call's terminal frame."""
         self._live.report_metrics(metrics)
 
+    def upstream_confirmed(self) -> None:
+        """Say that the engine has confirmed the end of cancelled work."""
+        self._live.mark_confirmed()
+
 
 def _on(loop: asyncio.AbstractEventLoop) -> bool:
     try:
