@@ -16,6 +16,7 @@ from penstock.calls.budgets import NO_BUDGETS, Budgets, BudgetWatch
 from penstock.calls.clock import Clock, Timer
 from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
+from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.reader import Readers, WindowedReader
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import CallLog, Ending, State
@@ -46,6 +47,7 @@ class Live:
         clock: Tells the time.
         limits: Bounds on its memory and its cancel.
         budgets: Bounds on its times, besides ``start.timeout_s``.
+        observer: Is told what happens to it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Live:
         clock: Clock,
         limits: CallLimits,
         budgets: Budgets = NO_BUDGETS,
+        observer: Observer = NOBODY,
     ) -> None:
         self.start = start
         self.caller = caller
@@ -70,13 +73,16 @@ class Live:
         self.cancel_reason: CancelReason | None = None
         self._clock = clock
         self._limits = limits
+        self._observer = observer
         self._accepted = clock.monotonic()
         self._started: float | None = None
         self._first_item: float | None = None
+        self._released = 0.0
         self._finished: float | None = None
         self._deadline = None if start.timeout_s is None else self._accepted + start.timeout_s
         self._timers: dict[str, Timer] = {}
         self._cancel_requested = 0.0
+        self._cut_at: float | None = None
         self._cancel_delivered: float | None = None
         self._cancel_confirmed: float | None = None
         self._notes = 0
@@ -183,6 +189,7 @@ class Live:
         """Say that the author's code starts now."""
         self.started_at = self._clock.wall()
         self._started = self._clock.monotonic()
+        self._observer.started(self, self._started - self._accepted)
         if self._watch is not None:
             self._watch.started()
 
@@ -192,8 +199,13 @@ class Live:
         The producer calls this after its first item, so that it leaves at once, then after every burst
         and whenever ``readers.full_at`` is reached.
         """
+        now = self._clock.monotonic()
         if self._first_item is None:
-            self._first_item = self._clock.monotonic()
+            self._first_item = now
+            self._observer.first_item(self, now - self._accepted)
+        else:
+            self._observer.released(self, now - self._released)
+        self._released = now
         self.trim()
         await self.readers.room()
         if self._watch is not None:
@@ -228,6 +240,7 @@ class Live:
         """Say that the author's code has felt the cancel."""
         if self._cancel_delivered is None:
             self._cancel_delivered = self._clock.wall()
+            self._observer.delivered(self, self._since_cancel() or 0.0)
 
     def mark_confirmed(self) -> None:
         """Say that the engine below has confirmed the end of the cancelled work."""
@@ -260,6 +273,8 @@ class Live:
         if self.cancel_reason is None:
             self.cancel_reason = reason
             self._cancel_requested = self._clock.wall()
+            self._cut_at = self._clock.monotonic()
+            self._observer.cancelled(self)
             self._later("grace", self._limits.cancel_grace_s, self._give_up)
             for cut in self._on_cut:
                 cut(reason)
@@ -279,10 +294,15 @@ class Live:
         if self.stuck:
             self.stuck = False
             _log.warning("call %s of %s has stopped at last", self.request_id, self.start.target)
+        self._observer.stopped(self, self._since_cancel())
+
+    def _since_cancel(self) -> float | None:
+        return None if self._cut_at is None else self._clock.monotonic() - self._cut_at
 
     def _give_up(self) -> None:
         """Answer a cancelled call whose code does not stop; its permit stays taken until it does."""
         self.stuck = True
+        self._observer.stuck(self)
         _log.warning(
             "call %s of %s still runs %g s after its cancel; it is answered, and its permit stays taken",
             self.request_id,
@@ -320,6 +340,7 @@ class Live:
             self._timers.clear()
             if self._watch is not None:
                 self._watch.close()
+            self._observer.ended(self, self._finished - self._accepted)
             for ended in self._on_end:
                 ended(self)
             self._at_rest()

@@ -16,6 +16,7 @@ from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.ids import new_id
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live, wait_ended
+from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.store import CallStore
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
@@ -64,6 +65,7 @@ class App:
         clock: Tells the time.
         source: Where another process finds the project; needed for ``isolation: process`` and for workers.
         processes: Bounds on those processes.
+        observer: Is told what happens to every call.
     """
 
     def __init__(
@@ -75,9 +77,11 @@ class App:
         clock: Clock | None = None,
         source: ProjectSource | None = None,
         processes: ProcessSettings | None = None,
+        observer: Observer = NOBODY,
     ) -> None:
         self.limits = limits or CallLimits()
         self._clock = clock or SystemClock()
+        self._observer = observer
         self._project = project
         self._runtime = project if isinstance(project, Runtime) else None
         self._manifest = project.manifest if isinstance(project, Runtime) else manifest or Manifest()
@@ -187,6 +191,13 @@ class App:
 
     async def open(self, start: Start, caller: Caller) -> Live:
         """See ``Dispatcher.open``."""
+        try:
+            return self._admit(start, caller)
+        except CallError as error:
+            self._observer.refused(error)
+            raise
+
+    def _admit(self, start: Start, caller: Caller) -> Live:
         if self._status != "healthy":
             raise CallError(
                 f"{self._manifest.name} is {self._status} ({self._phase})",
@@ -280,7 +291,17 @@ class App:
 
     def _accept(self, start: Start, caller: Caller, budgets: Budgets, request_id: str | None = None) -> Live:
         request_id = request_id or new_id()
-        return Live(start, request_id, caller, clock=self._clock, limits=self.limits, budgets=budgets)
+        live = Live(
+            start,
+            request_id,
+            caller,
+            clock=self._clock,
+            limits=self.limits,
+            budgets=budgets,
+            observer=self._observer,
+        )
+        self._observer.accepted(live)
+        return live
 
     def _begin(self, work: Work) -> Live:
         self._working.add(work.live)
