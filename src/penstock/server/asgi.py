@@ -67,7 +67,7 @@ class Application:
         self._clock = clock or SystemClock()
         self._watches = TaskOwner()
         self._keepalive = KeepAlive(self._clock, self._settings.silent_s)
-        self._pump = Pump(self._watches, self._keepalive)
+        self._pump = Pump(self._keepalive)
         self._sockets: set[Socket] = set()
         self.routes = self._routes()
         self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
@@ -89,6 +89,7 @@ class Application:
             wall=self._clock.wall,
             max_body=self._settings.max_body,
             max_correlation=self._settings.max_request_id,
+            tasks=self._watches,
         )
         try:
             await self._answer(exchange)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.calls.ids import new_id
+from penstock.calls.tasks import TaskOwner
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import error_envelope
@@ -17,6 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
+OUTLET_EXTENSION = "penstock.outlet"
+"""Where a server that can do more than ASGI puts its ``Outlet``, among the scope's extensions."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -38,15 +42,77 @@ class ClientGone(Exception):
     """The client left before its request was complete; there is nobody to answer."""
 
 
+class Outlet(Protocol):
+    """Where an answer goes; what a client that has left does not take is passed over."""
+
+    def on_gone(self, gone: Callable[[], None]) -> None:
+        """Call ``gone`` when the client leaves; at once if it has."""
+
+    def forget_gone(self) -> None:
+        """Call nobody any more."""
+
+    async def reply(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """Write a whole answer."""
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """Begin an answer of parts."""
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Write a part; ``more=False`` ends the answer."""
+
+
+class AsgiOutlet:
+    """An outlet on any ASGI server.
+
+    Args:
+        tasks: Owns the task that watches for a client that leaves.
+    """
+
+    def __init__(self, receive: Receive, send: Send, tasks: TaskOwner) -> None:
+        self._receive = receive
+        self._send = send
+        self._tasks = tasks
+        self._watch: asyncio.Task[None] | None = None
+
+    def on_gone(self, gone: Callable[[], None]) -> None:
+        """See ``Outlet.on_gone``."""
+        self._watch = self._tasks.start(self._until_gone(gone), name="watch")
+
+    def forget_gone(self) -> None:
+        """See ``Outlet.forget_gone``."""
+        watch, self._watch = self._watch, None  # the task knows this outlet
+        if watch is not None:
+            watch.cancel()
+
+    async def reply(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """See ``Outlet.reply``."""
+        await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        await self.write(body, more=False)
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """See ``Outlet.start``."""
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """See ``Outlet.write``."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _until_gone(self, gone: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        gone()
+
+
 class Exchange:
     """A request to read and a response to write.
 
     Args:
         wall: Unix seconds, for error frames.
         max_body: Largest body, in bytes.
+        tasks: Owns what must run beside it.
     """
 
-    __slots__ = ("_headers", "_send", "caller", "max_body", "receive", "scope", "started", "wall")
+    __slots__ = ("_headers", "caller", "max_body", "outlet", "receive", "scope", "started", "wall")
 
     def __init__(
         self,
@@ -57,10 +123,13 @@ class Exchange:
         wall: Callable[[], float],
         max_body: int,
         max_correlation: int,
+        tasks: TaskOwner,
     ) -> None:
         self.scope = scope
         self.receive = receive
-        self._send = send
+        # Taken out: it knows the scope, and a circle of references is freed late.
+        direct: Outlet | None = (scope.get("extensions") or {}).pop(OUTLET_EXTENSION, None)
+        self.outlet = AsgiOutlet(receive, send, tasks) if direct is None else direct
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a name, the first counts
         self.wall = wall
         self.max_body = max_body
@@ -115,18 +184,15 @@ class Exchange:
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Begin the response."""
         self.started = True
-        identity = (b"x-request-id", self.caller.correlation_id.encode("latin-1"))
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, identity]})
-
-    async def write(self, body: bytes, *, more: bool) -> None:
-        """Write a part of the body; ``more=False`` ends the response."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self.outlet.start(status, (*headers, self._identity()))
 
     async def reply(self, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
         """Answer with a JSON body."""
-        length = (b"content-length", b"%d" % len(body))
-        await self.start(status, (JSON, length, *headers))
-        await self.write(body, more=False)
+        self.started = True
+        await self.outlet.reply(status, (JSON, *headers, self._identity()), body)
+
+    def _identity(self) -> Header:
+        return (b"x-request-id", self.caller.correlation_id.encode("latin-1"))
 
     async def refuse(self, error: CallError, headers: Iterable[Header] = ()) -> None:
         """Answer with an error that belongs to no call."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import urllib.parse
 from typing import Any, NamedTuple
 
 import httptools
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.server.framing import Boundary
+from penstock.server.http_cycle import Cycle
 from penstock.server.refusal import refusal
 from penstock.server.settings import ServerSettings
 from penstock.server.slow_peer import LEAVE_S, STOP_S, SlowPeer
@@ -53,6 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
         settings: The limits.
     """
 
+    cycle: Cycle
+
     def __init__(self, *args: Any, settings: ServerSettings, **named: Any) -> None:
         super().__init__(*args, **named)
         self._settings = settings
@@ -82,9 +86,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Tell the application."""
         self._stop_timer()
         self._peer.gone()
-        self._phase = OVER
+        asked, self._phase = self._phase in (BODY, ANSWER), OVER
         self._ahead.clear()
         super().connection_lost(exc)
+        if asked:
+            self.cycle.tell_gone()
 
     def eof_received(self) -> None:
         """Take a half-close for leaving, at once: what is unsent would hold the connection open."""
@@ -202,10 +208,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Check how the request is framed, then start to answer it."""
         headers = dict(self.headers)
         self._check(headers)
-        before = self.cycle
-        super().on_headers_complete()
-        if self.cycle is before:  # a WebSocket
+        if self.parser.should_upgrade() and self._should_upgrade():
+            super().on_headers_complete()
             return
+        self._complete_scope()
+        self._begin_cycle()
         self.headers = []  # for trailers, which are no headers: whoever handles the request has had those
         self._phase = BODY
         self._chunked = b"transfer-encoding" in headers
@@ -214,10 +221,37 @@ class HttpProtocol(HttpToolsProtocol):
             self._boundary.chunked()
         else:
             self._boundary.sized(int(headers.get(b"content-length", 0)))
+
+    def _complete_scope(self) -> None:
+        """Say what is asked for (ASGI specification, HTTP connection scope)."""
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if (version := self.parser.get_http_version()) != "1.1":
+            scope["http_version"] = version
+        target = httptools.parse_url(self.url)
+        path = target.path.decode("ascii")
+        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        scope["raw_path"] = target.path
+        scope["query_string"] = target.query or b""
+
+    def _begin_cycle(self) -> None:
         # An answer that comes before the whole request says that it is the last.
-        self._keep = self.cycle.keep_alive and not self.parser.should_upgrade()
-        self.cycle.keep_alive = False
-        self.cycle.transport = self._outlet  # type: ignore[assignment]
+        version = self.scope["http_version"]
+        self._keep = version != "1.0" and self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        self.cycle = Cycle(
+            scope=self.scope,
+            transport=self._outlet,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )
+        self._start_asgi_task(self.cycle, self.app)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -300,8 +334,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _tell_handler(self) -> None:
         """Let the handler know that nobody is there for it any more."""
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
+        self.cycle.tell_gone()
         self.flow.resume_writing()
 
     def _reply(self, error: CallError) -> bytes:

@@ -6,11 +6,9 @@ call is the call's own affair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
-from penstock.calls.tasks import TaskOwner
 from penstock.errors import FAULTS, CallError
 from penstock.protocol.call import Ending, State
 from penstock.protocol.codec import SSE_KEEPALIVE, ndjson, ndjson_keepalive, sse
@@ -50,12 +48,10 @@ class Pump:
     """Writes calls to HTTP responses.
 
     Args:
-        tasks: Owns the tasks that watch for clients that leave.
         keepalive: Looks after silent streams.
     """
 
-    def __init__(self, tasks: TaskOwner, keepalive: KeepAlive) -> None:
-        self._tasks = tasks
+    def __init__(self, keepalive: KeepAlive) -> None:
         self._keepalive = keepalive
 
     async def stream(self, exchange: Exchange, live: LiveCall, form: StreamForm, after: int = -1) -> None:
@@ -65,8 +61,11 @@ class Pump:
             CallError: There are no such frames, or no longer; nothing was written.
         """
         async with live.reader(after) as reader:
-            with self._watching(exchange, reader):
+            exchange.outlet.on_gone(reader.close)
+            try:
                 await self._write(exchange, reader, form, live.task_id)
+            finally:
+                exchange.outlet.forget_gone()
 
     async def _write(self, exchange: Exchange, reader: FrameReader, form: StreamForm, task_id: str) -> None:
         await exchange.start(200, form.headers)
@@ -77,36 +76,24 @@ class Pump:
                     pulse.quiet = 0
                     part = form.join(batch) if batch.lines else form.keepalive(exchange.wall())
                     more = batch.ending is None
-                    await exchange.write(part, more=more)
+                    await exchange.outlet.write(part, more=more)
             if more:  # read from behind the end: there was nothing to write
-                await exchange.write(b"", more=False)
+                await exchange.outlet.write(b"", more=False)
         except CallError as error:  # the log was trimmed past this reader
             line = form.envelope(error_envelope(error, exchange.wall(), task_id=task_id))
-            await exchange.write(line, more=False)
+            await exchange.outlet.write(line, more=False)
 
     async def answer(self, exchange: Exchange, live: LiveCall) -> None:
         """Wait for the terminal frame and write it, with the status of its outcome."""
         async with live.reader(ACCEPTED) as reader:
-            with self._watching(exchange, reader):
+            exchange.outlet.on_gone(reader.close)
+            try:
                 async for batch in reader:
                     if batch.ending is not None:
                         headers = retry_after(batch.ending.error)
                         await exchange.reply(status_of(batch.ending), batch.lines[-1], headers)
-
-    @contextmanager
-    def _watching(self, exchange: Exchange, reader: FrameReader) -> Iterator[None]:
-        """Close ``reader`` when the client leaves."""
-        watch = self._tasks.start(_until_gone(exchange, reader), name="watch")
-        try:
-            yield
-        finally:
-            watch.cancel()
-
-
-async def _until_gone(exchange: Exchange, reader: FrameReader) -> None:
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
-    reader.close()
+            finally:
+                exchange.outlet.forget_gone()
 
 
 def status_of(ending: Ending) -> int:

@@ -51,7 +51,7 @@ class TaskRoutes:
         if exchange.scope["method"] == "HEAD":
             live.reader(after)  # refused as a GET would be, but nobody reads, and nobody leaves
             await exchange.start(200, form.headers)
-            await exchange.write(b"", more=False)
+            await exchange.outlet.write(b"", more=False)
         else:
             await self._pump.stream(exchange, live, form, after)
 
