@@ -36,6 +36,16 @@ class Admission:
         self._mean_run_s = 1.0
 
     @property
+    def permits(self) -> int:
+        """How many may run at once."""
+        return self._permits
+
+    @property
+    def places(self) -> int:
+        """How many may wait."""
+        return self._queue_limit
+
+    @property
     def running(self) -> int:
         """Permits in use."""
         return self._running

@@ -94,7 +94,7 @@ class Live:
         self.readers = Readers(self.log, limits.window, limits.kept_per_call, self._readers_gone)
         self._watch: BudgetWatch | None = None
         if budgets != NO_BUDGETS:
-            self._watch = BudgetWatch(budgets, clock, self.log, self.readers, self._items, self._overspent)
+            self._watch = BudgetWatch(budgets, clock, self.log, self.readers, self.items, self._overspent)
         if start.timeout_s is not None:
             self._later("deadline", start.timeout_s, lambda: self.cancel(CancelReason.DEADLINE))
 
@@ -117,6 +117,10 @@ class Live:
         if ending is None or ending.state is State.COMPLETED:
             return None
         return "it was cancelled" if ending.error is None else ending.error.message
+
+    def items(self) -> int:
+        """Count the items so far."""
+        return self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
 
     def remaining(self) -> float | None:
         """Seconds left to the deadline, at least 0; None without one."""
@@ -173,7 +177,7 @@ class Live:
         own = {
             "queue_ms": _ms(started - self._accepted),
             "total_ms": _ms(now - self._accepted),
-            "items": self._items(),
+            "items": self.items(),
         }
         if self._first_item is not None:
             own["ttft_ms"] = _ms(self._first_item - self._accepted)
@@ -352,9 +356,6 @@ class Live:
         if not self.readers:
             self.log.pack()
             self.readers.rest()
-
-    def _items(self) -> int:
-        return self.log.next_seq - 1 - self._notes - (self.log.ending is not None)
 
     def _overspent(self, budget: str, limit_s: float) -> None:
         if self.cancel_reason is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from penstock.calls.admission import Admission
     from penstock.calls.live import Live
     from penstock.errors import CallError
 
@@ -15,6 +17,9 @@ class Observer:
     What is told per frame would be too much: ``released`` comes once for all items that leave together.  All
     times are in seconds.  Nothing here may raise or wait.
     """
+
+    def serves(self, commands: Mapping[str, Admission], workflows: Collection[str]) -> None:
+        """The project is loaded, and serves these: no call told of later is of another name."""
 
     def refused(self, error: CallError) -> None:
         """A call was refused at admission."""

@@ -389,6 +389,7 @@ class App:
         self._watchdog = Watchdog(on_the_loop) if on_the_loop else None
         for name, bound in self._commands.items():
             self._admissions[name] = Admission(bound.concurrency, bound.queue, name, self._clock.monotonic)
+        self._observer.serves(self._admissions, self._workflows)
 
     async def _run_startup(self, step: Startup) -> None:
         start = Start(command=step.command, input=msgspec.json.encode(step.input))
