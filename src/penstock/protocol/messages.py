@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -182,38 +183,43 @@ class FrameWriter:
         request_id: Ours, 32 hex digits; shown in the first frame only.
     """
 
-    __slots__ = ("_identity", "_item_tail", "_now", "_request_id", "_stamp", "_task")
+    __slots__ = ("_now", "_request_id", "_stamp", "_tail")
 
     def __init__(self, form: WireForm, command: str, task_id: str, request_id: str) -> None:
-        self._identity = {} if form is WireForm.V1 else {"version": "v2", "command": command}
-        self._task = {"task_id": task_id}
+        self._tail = b'%b,"task_id":%b,"seq":' % (_identity(form, command), _encode(task_id))
         self._request_id = request_id
-        self._item_tail = b"," + _encode({**self._identity, **self._task})[1:-1] + b',"seq":'
         self._now = 0.0
         self._stamp = b',"timestamp":0.0'
 
+    # What is written for every token and for every call is joined from prepared parts.
+
     def item(self, data: object, seq: int, now: float) -> bytes:
-        """Write a ``streaming`` frame: joined from prepared parts, as this runs once per token."""
+        """Write a ``streaming`` frame."""
         value = encode_value(data)
         # The wire shows milliseconds, so a stamp serves every frame of its millisecond.
         if now - self._now >= 0.001:
             self._tick(now)
-        return b"".join((_ITEM_HEAD, value, self._stamp, self._item_tail, b"%d}" % seq))
+        return b"".join((_ITEM_HEAD, value, self._stamp, self._tail, b"%d}" % seq))
 
     def accepted(self, seq: int, now: float) -> bytes:
         """Write the first frame."""
-        return self._frame("accepted", {}, seq, now, {"request_id": self._request_id})
+        self._tick(now)
+        identity = b'%d,"request_id":%b}' % (seq, _encode(self._request_id))
+        return b"".join((_ACCEPTED, self._stamp, self._tail, identity))
+
+    def completed(self, answer: bytes | None, metrics: Mapping[str, Any], seq: int, now: float) -> bytes:
+        """Write the end of a call that did what it was asked; ``answer`` is JSON, None ends a stream."""
+        if now > self._now:
+            self._tick(now)
+        data = b"" if answer is None else b',"data":' + answer
+        end = b'%d,"metrics":%b}' % (seq, _encode(metrics)) if metrics else b"%d}" % seq
+        return b"".join((_COMPLETED, data, self._stamp, self._tail, end))
 
     def note(self, kind: Note, about: Mapping[str, Any], seq: int, now: float) -> bytes:
         """Write ``queued`` (``{"position": n}``) or ``progress`` (its data)."""
         if kind == "queued":
             return self._frame(kind, {}, seq, now, about)
         return self._frame(kind, {"data": about}, seq, now, {})
-
-    def completed(self, answer: bytes | None, metrics: Mapping[str, Any], seq: int, now: float) -> bytes:
-        """Write the end of a call that did what it was asked; ``answer`` is JSON, None ends a stream."""
-        head = {} if answer is None else {"data": msgspec.Raw(answer)}
-        return self._frame("completed", head, seq, now, {"metrics": metrics} if metrics else {})
 
     def error(self, error: CallError, seq: int, now: float) -> bytes:
         """Write the end of a call that failed."""
@@ -228,8 +234,14 @@ class FrameWriter:
     ) -> bytes:
         if now > self._now:
             self._tick(now)
-        frame = {"type": "task", "status": status, **head, "timestamp": self._now}
-        return _encode({**frame, **self._identity, **self._task, "seq": seq, **tail})
+        return self._joined(status, head, self._tail, seq, tail)
+
+    def _joined(
+        self, status: str, head: Mapping[str, Any], identity: bytes, seq: int, tail: Mapping[str, Any]
+    ) -> bytes:
+        begin = _encode({"type": "task", "status": status, **head})[:-1]
+        end = b"," + _encode(tail)[1:] if tail else b"}"
+        return b"".join((begin, self._stamp, identity, b"%d" % seq, end))
 
     def _tick(self, now: float) -> None:
         self._now = max(self._now, round(now, 3))
@@ -237,6 +249,14 @@ class FrameWriter:
 
 
 _ITEM_HEAD = b'{"type":"task","status":"streaming","data":'
+_ACCEPTED = b'{"type":"task","status":"accepted"'
+_COMPLETED = b'{"type":"task","status":"completed"'
+
+
+@lru_cache(maxsize=256)
+def _identity(form: WireForm, command: str) -> bytes:
+    """Return what every frame of a command's calls says between its time and its task."""
+    return b"" if form is WireForm.V1 else b',"version":"v2","command":' + _encode(command)
 
 
 def error_fields(error: CallError) -> dict[str, Any]:

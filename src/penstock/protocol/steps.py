@@ -27,34 +27,33 @@ class WorkflowWriter(FrameWriter):
         request_id: Ours, 32 hex digits; shown in the first frame only.
     """
 
-    __slots__ = ("_tails",)
+    __slots__ = ("_task", "_tails", "_workflow")
 
     def __init__(self, workflow_id: str, task_id: str, request_id: str) -> None:
         super().__init__(WireForm.V2, workflow_id, task_id, request_id)
-        self._identity = {"version": "v2", "workflow_id": workflow_id}
+        self._workflow = b',"version":"v2","workflow_id":' + _encode(workflow_id)
+        self._task = b',"task_id":%b,"seq":' % _encode(task_id)
+        self._tail = self._workflow + self._task
         self._tails: dict[str, bytes] = {}
 
     def item(self, data: object, seq: int, now: float) -> bytes:
         """Write a step's item; ``data`` is a ``StepItem``."""
         assert isinstance(data, StepItem)
         self._tick(now)
-        tail = self._tails.get(data.step) or self._tail(data.step)
-        return b"".join((_ITEM_HEAD, data.value, self._stamp, tail, b"%d}" % seq))
+        return b"".join((_ITEM_HEAD, data.value, self._stamp, self._tail_of(data.step), b"%d}" % seq))
 
     def note(self, kind: Note, about: Mapping[str, Any], seq: int, now: float) -> bytes:
         """Write a step's note; ``about`` has its ``step``, and its ``data`` or ``position``."""
         self._tick(now)
         head = {"data": about["data"]} if "data" in about else {}
         tail = {"position": about["position"]} if "position" in about else {}
-        frame = {"type": "task", "status": kind, **head, "timestamp": self._now}
-        return _encode({**frame, **self._step_identity(about["step"]), "seq": seq, **tail})
+        return self._joined(kind, head, self._tail_of(about["step"]), seq, tail)
 
-    def _tail(self, step: str) -> bytes:
-        tail = self._tails[step] = b"," + _encode(self._step_identity(step))[1:-1] + b',"seq":'
+    def _tail_of(self, step: str) -> bytes:
+        tail = self._tails.get(step)
+        if tail is None:
+            tail = self._tails[step] = b'%b,"step":%b%b' % (self._workflow, _encode(step), self._task)
         return tail
-
-    def _step_identity(self, step: str) -> dict[str, Any]:
-        return {**self._identity, "step": step, **self._task}
 
 
 _encode = msgspec.json.Encoder().encode
