@@ -56,7 +56,8 @@ class Readers:
                 f"after={after} is not a frame of this call; the last one is {self._log.next_seq - 1}",
                 ErrorCode.INVALID_ARGUMENT,
             )
-        self._log.read(after, 1)
+        if after + 1 < self._log.first_seq:
+            self._log.read(after, 1)  # says what is still kept
         return WindowedReader(self, self._log, after, min(self._window, MAX_BATCH))
 
     async def room(self) -> None:
@@ -78,7 +79,7 @@ class Readers:
 
     def detach(self, reader: WindowedReader) -> None:
         """Count ``reader`` out; the last one to go decides the call's fate by its policy."""
-        self._attached = tuple(other for other in self._attached if other is not reader)
+        self._attached = tuple([other for other in self._attached if other is not reader])
         self.moved()
         if not self._attached:
             self._all_gone()
@@ -90,9 +91,11 @@ class Readers:
     @property
     def unread(self) -> int:
         """Bytes that the fastest reader has not had; 0 without a reader."""
-        if not self._attached:
+        attached = self._attached
+        if not attached:
             return 0
-        return self._log.size - max([reader.position for reader in self._attached])
+        fastest = attached[0].position if len(attached) == 1 else max([other.position for other in attached])
+        return self._log.size - fastest
 
     def trim(self) -> None:
         """Forget the oldest frames past the kept size, but none that the fastest reader has not had."""
@@ -100,11 +103,13 @@ class Readers:
 
     def moved(self) -> None:
         """Recompute the window's end after a reader came, moved or went."""
-        self.full_at = self._log.size - self.unread + self._window
+        size = self._log.size
+        self.full_at = size - self.unread + self._window
         # A producer whose reader keeps up never comes to its window's end, where it would trim.
-        if self._log.kept_size > self._kept + self._window:
+        most = self._kept + self._window
+        if size > most and self._log.kept_size > most:
             self.trim()
-        if self._room is not None and not self._room.done() and self._log.size < self.full_at:
+        if self._room is not None and not self._room.done() and size < self.full_at:
             self._room.set_result(None)
 
 
@@ -122,6 +127,7 @@ class WindowedReader:
         "_nudged",
         "_readers",
         "_state",
+        "_taken",
         "_waiter",
         "position",
     )
@@ -135,7 +141,8 @@ class WindowedReader:
         self._nudged = False
         self._listening = False
         self._waiter: asyncio.Future[None] | None = None
-        self.position = log.position(after)  # bytes its transport is done with
+        # Bytes its transport is done with, and bytes it was given.
+        self.position = self._taken = log.position(after)
 
     async def __aenter__(self) -> WindowedReader:
         self._readers.attach(self)
@@ -156,7 +163,9 @@ class WindowedReader:
         Raises:
             ReplayTruncated: The log was trimmed past this reader.
         """
-        self._done_with_last_batch()
+        if self._taken > self.position:  # it comes back, so it is done with the last batch
+            self.position = self._taken
+            self._readers.moved()
         while self._state is _READING:
             lines = self._log.read(self._after, self._max_batch)
             if lines:
@@ -194,19 +203,15 @@ class WindowedReader:
         self._listening = False
         self._wake()
 
-    def _done_with_last_batch(self) -> None:
-        position = self._log.position(self._after)
-        if position > self.position:
-            self.position = position
-            self._readers.moved()
-
     def _take(self, lines: list[bytes]) -> Batch:
         first = self._after + 1
         self._after += len(lines)
-        last = self._log.ending is not None and self._after == self._log.next_seq - 1
-        if last:
-            self._state = _AT_END
-        return Batch(first, lines, self._log.ending if last else None)
+        self._taken = self._log.position(self._after)
+        ending = self._log.ending
+        if ending is None or self._after < self._log.next_seq - 1:
+            return Batch(first, lines, None)
+        self._state = _AT_END
+        return Batch(first, lines, ending)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

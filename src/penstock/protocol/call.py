@@ -307,10 +307,10 @@ class CallLog:
 
     def position(self, seq: int) -> int:
         """Return how many bytes the frames up to number ``seq`` have, from the first ever."""
+        if seq >= self._call.next_seq - 1:
+            return self.size
         index = seq - self.first_seq
-        if index < 0 or not self._ends:
-            return self._begin
-        return self._ends[min(index, len(self._ends) - 1)]
+        return self._ends[index] if index >= 0 else self._begin
 
     def trim(self, keep_bytes: int) -> None:
         """Forget the oldest frames until at most ``keep_bytes`` are kept."""
