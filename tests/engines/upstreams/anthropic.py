@@ -42,6 +42,8 @@ class AnthropicServer(Upstream):
     def __init__(self) -> None:
         super().__init__()
         self.key = "sk-test"
+        self.takes_temperature = True
+        """Whether its models do."""
         self.workers: list[Worker] = []
         self.finished: list[Worker] = []
         self.blocks: list[Block] | None = None
@@ -64,7 +66,7 @@ class AnthropicServer(Upstream):
             await connection.reply(404, error_body("not_found_error", "Not found"))
         elif _key(seen) != self.key:
             await connection.reply(401, error_body("authentication_error", "invalid x-api-key"))
-        elif fault := _mistake(seen):
+        elif fault := _mistake(seen, self.takes_temperature):
             await connection.reply(400, error_body("invalid_request_error", fault))
         else:
             await self._message(seen.json, connection)
@@ -154,13 +156,15 @@ def _key(seen: Seen) -> str:
     return seen.headers.get("x-api-key") or seen.headers.get("authorization", "").removeprefix("Bearer ")
 
 
-def _mistake(seen: Seen) -> str | None:
+def _mistake(seen: Seen, takes_temperature: bool) -> str | None:
     asked, version = seen.json, seen.headers.get("anthropic-version")
     if version not in VERSIONS:
         return f"anthropic-version: {version!r} is not a valid version"
     extra = set(asked) - REQUEST | (set(asked) & SAMPLING if version == NO_SAMPLING else set())
     if extra:
         return f"{min(extra)}: Extra inputs are not permitted"
+    if asked.get("temperature") is not None and not takes_temperature:
+        return "`temperature` is deprecated for this model."
     if missing := {"model", "max_tokens", "messages"} - set(asked):
         return f"{min(missing)}: Field required"
     if any(message["role"] not in ("user", "assistant") for message in asked["messages"]):
