@@ -2,7 +2,8 @@
 
 Fields and their order are those of the typed protocol v0.1 (``penstock.protocol.inference`` holds the
 validating pydantic twins for the edges); ``EngineRequest`` adds what v0.1 does not carry.  Encoding an
-event with msgspec gives the v0.1 JSON form.
+event with msgspec gives the v0.1 JSON form, and after it what an engine told beyond v0.1: those fields are
+absent when there is nothing to tell.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -85,6 +87,15 @@ class EventError(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool | None = None
 
 
+class EventUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens as the engine counts them; beyond v0.1.  What it does not tell is absent."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | UnsetType = UNSET
+    reasoning_tokens: int | UnsetType = UNSET
+
+
 class EngineStart(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="start"):
     """The engine took the request; ``prompt_tokens`` is its count where it is known that early."""
 
@@ -95,17 +106,25 @@ class EngineStart(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", 
 
 
 class EngineDelta(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="delta"):
-    """A piece of the answer: its text and the token ids it is made of."""
+    """A piece of the answer: its text and the token ids it is made of.
+
+    Beyond v0.1: what a model thinks (``reasoning``), and pieces of ``tool_calls`` in OpenAI's streamed shape.
+    """
 
     request_id: str
     trace_id: str
     engine_id: str
     chunk: str
     chunk_tokens: list[int]
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
 
 
 class EngineEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="end"):
-    """The one end of a generation: the whole answer, why it ended, and what it cost."""
+    """The one end of a generation: the whole answer, why it ended, and what it cost.
+
+    Beyond v0.1: the engine's own counts (``usage``) and its own word for the reason (``raw_finish_reason``).
+    """
 
     request_id: str
     trace_id: str
@@ -115,6 +134,8 @@ class EngineEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", ta
     finish_reason: FinishReason
     metrics: EventMetrics
     error: EventError | None = None
+    usage: EventUsage | UnsetType = UNSET
+    raw_finish_reason: str | UnsetType = UNSET
 
 
 EngineEvent = EngineStart | EngineDelta | EngineEnd
