@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from penstock import engines
 from penstock.calls.limits import CallLimits
+from penstock.calls.observer import NOBODY, Observer
 from penstock.engines.base import Engine, raise_if_failed, report_metrics
 from penstock.errors import AuthoringError, CallError, ErrorCode
 from penstock.integrations.names import install
@@ -28,6 +29,7 @@ from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.project import ProjectSource, import_project, read_project
 from penstock.runtime.runtime import Runtime, describe
+from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings
 
 STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
@@ -48,8 +50,24 @@ class TextItem(TypedDict):
     finished: bool
 
 
+def build_metrics(settings: ServerSettings) -> tuple[Observer, Exposition | None]:
+    """Return what counts the calls of an app, and shows that at `/metrics`; nothing where they are off."""
+    if not settings.metrics:
+        return NOBODY, None
+    # Workers import this file too, and count nothing: their calls are the server's.
+    from penstock.observability import exposition, recorder
+
+    counted = recorder.Recorder()
+    return counted, exposition.Exposition(counted)
+
+
 def build_app(
-    project: Path | None, engine: str | None, settings: ServerSettings, *, compat: bool = True
+    project: Path | None,
+    engine: str | None,
+    settings: ServerSettings,
+    *,
+    compat: bool = True,
+    observer: Observer = NOBODY,
 ) -> App:
     """Return the app of a project, of an engine, or of a project with an engine's commands beside its own.
 
@@ -61,6 +79,7 @@ def build_app(
         settings: Where the bounds on calls are taken from, and the number of workers, if not from the
             manifest.
         compat: The project may import penstock by the names of the reference systems.
+        observer: Is told what happens to every call.
 
     Raises:
         AuthoringError: There is no project there, or its manifest has mistakes.
@@ -83,6 +102,7 @@ def build_app(
         manifest=manifest,
         limits=CallLimits(drain_s=settings.drain_s),
         source=source,
+        observer=observer,
     )
 
 

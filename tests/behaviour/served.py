@@ -21,14 +21,17 @@ from penstock.protocol.messages import CancelReason
 from penstock.runtime.app import App
 from penstock.runtime.runtime import Runtime
 from penstock.server.host import Host, Hosted
+from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings
 
 
 @asynccontextmanager
-async def hosted(dispatcher: Hosted, **settings: object) -> AsyncIterator[tuple[Host, Address]]:
+async def hosted(
+    dispatcher: Hosted, *, exposition: Exposition | None = None, **settings: object
+) -> AsyncIterator[tuple[Host, Address]]:
     """Serve ``dispatcher`` on a free loopback port."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    host = Host(dispatcher, ServerSettings(port=0, **settings), ready.set_result)
+    host = Host(dispatcher, ServerSettings(port=0, **settings), ready.set_result, exposition)
     tasks = TaskOwner()
     serving = tasks.start(host.serve(), name="host")
     with anyio.fail_after(WAIT_S):

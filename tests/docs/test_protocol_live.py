@@ -160,7 +160,7 @@ def _shape(value: Any) -> Any:
 async def test_every_route_has_its_row_and_no_other() -> None:
     rows = {(row["method"], codes(row["path"])[0]) for row in table(PAGE, "method", "path")}
     async with App(Project().runtime) as app:
-        application = Application(app)
+        application = Application(app, exposition=lambda _: ("text/plain", b""))
         routes = {(method, route.path) for route in application.routes for method in route.handlers}
         await application.aclose()
     assert rows == routes | {("WebSocket", path) for path in SOCKETS}
@@ -172,7 +172,7 @@ async def test_every_route_that_answers_json_is_shown() -> None:
     rows = {(row["method"], codes(row["path"])[0]) for row in table(PAGE, "method", "path")}
     others = {path for method, path in rows - as_pattern if method != "WebSocket"}
     runs = {"/predict", "/task", "/v2/execute", "/v2/workflow"}
-    assert others == {*runs, "/tasks/{id}/events", "/openapi.json"}
+    assert others == {*runs, "/tasks/{id}/events", "/openapi.json", "/metrics"}
 
 
 # -- WebSocket -------------------------------------------------------------------------------------------

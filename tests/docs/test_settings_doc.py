@@ -36,7 +36,8 @@ def test_the_defaults_are_those_in_force() -> None:
 
 def test_the_flags_of_the_server_are_those_of_run() -> None:
     shown = [flag for row in table(PAGE, "variable", "flag") for flag in codes(row["flag"])]
-    due = {flag for flag in _flags("run") if flag.removeprefix("--").replace("-", "_") in SETTINGS}
+    names = {flag: flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in _flags("run")}
+    due = {flag for flag, name in names.items() if name in SETTINGS}
     assert set(shown) == due
 
 

@@ -14,6 +14,7 @@ HEAVY = (
     "grpc",
     "httpx",
     "msgspec",
+    "prometheus_client",
     "pydantic",
     "rich",
     "starlette",

@@ -56,9 +56,13 @@ def project(**manifest: Any) -> Runtime:
     return rt
 
 
+def nothing(_: str) -> tuple[str, bytes]:
+    return "text/plain", b""
+
+
 async def shown(runtime: Runtime) -> dict[str, Any]:
     async with App(runtime) as app:
-        application = Application(app)
+        application = Application(app, exposition=nothing)
         transport = httpx.ASGITransport(app=application)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             reply = await http.get("/openapi.json")
@@ -95,12 +99,20 @@ def test_the_document_of_a_project_that_still_loads_is_valid() -> None:
 
 async def test_every_route_is_in_it_and_no_other() -> None:
     async with App(project()) as app:
-        application = Application(app)
+        application = Application(app, exposition=nothing)
         routes = {(method, route.path) for route in application.routes for method in route.handlers}
         await application.aclose()
     assert routes == OPERATIONS.keys()
     spec = await shown(project())
     assert {(method.upper(), path) for path, item in spec["paths"].items() for method in item} == routes
+
+
+async def test_a_server_without_metrics_has_no_route_for_them() -> None:
+    async with App(project()) as app:
+        application = Application(app)
+        routes = {(method, route.path) for route in application.routes for method in route.handlers}
+        await application.aclose()
+    assert OPERATIONS.keys() - routes == {("GET", "/metrics")}
 
 
 def test_every_operation_has_a_name_of_its_own() -> None:

@@ -39,6 +39,12 @@ Workers = Annotated[
         help="Processes that run the commands; 0 runs them in the server (PENSTOCK_WORKERS; the manifest's)."
     ),
 ]
+Metrics = Annotated[
+    bool | None,
+    typer.Option(
+        "--metrics/--no-metrics", help="Count calls, and show that at /metrics (PENSTOCK_METRICS; on)."
+    ),
+]
 Compat = Annotated[
     bool,
     typer.Option(help="Let the project import penstock as xumi, clarifai_protocol and sagellm_protocol."),
@@ -53,6 +59,7 @@ def run(
     port: Port = None,
     ws_port: WsPort = None,
     workers: Workers = None,
+    metrics: Metrics = None,
     compat: Compat = True,
     reload: Reload = False,
 ) -> None:
@@ -63,7 +70,7 @@ def run(
         reload_on_change(project)
         return
     log_to_stderr()
-    settings = _settings(host=host, port=port, ws_port=ws_port, workers=workers)
+    settings = _settings(host=host, port=port, ws_port=ws_port, workers=workers, metrics=metrics)
     try:
         was_ready = _serve(project, engine, settings, compat)
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
@@ -91,17 +98,18 @@ def _spell(setting: str) -> str:
 
 def _serve(project: Path | None, engine: str | None, settings: ServerSettings, compat: bool) -> bool:
     """Serve until stopped; returns whether calls were ever accepted."""
-    from penstock.compose import build_app
+    from penstock.compose import build_app, build_metrics
     from penstock.server.host import Host
 
-    app = build_app(project, engine, settings, compat=compat)
+    observer, exposition = build_metrics(settings)
+    app = build_app(project, engine, settings, compat=compat, observer=observer)
     addresses: list[str] = []
 
     def ready(address: str) -> None:
         addresses.append(address)
         print(_ready_line(app, address), flush=True)
 
-    _run(Host(app, settings, ready).serve())
+    _run(Host(app, settings, ready, exposition).serve())
     return bool(addresses)
 
 

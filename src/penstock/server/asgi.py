@@ -28,7 +28,7 @@ from penstock.server.exchange import (
     header_of,
 )
 from penstock.server.keepalive import KeepAlive
-from penstock.server.meta import MetaRoutes
+from penstock.server.meta import Exposition, MetaRoutes, MetricsRoute
 from penstock.server.openapi.document import document
 from penstock.server.pump import Pump
 from penstock.server.requests import read_start, read_workflow_start, stream_form
@@ -57,12 +57,18 @@ class Application:
         dispatcher: What runs the calls.
         settings: Limits.
         clock: Tells the time.
+        exposition: What `/metrics` shows; without it there is no such route.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, settings: ServerSettings | None = None, clock: Clock | None = None
+        self,
+        dispatcher: Dispatcher,
+        settings: ServerSettings | None = None,
+        clock: Clock | None = None,
+        exposition: Exposition | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._exposition = exposition
         self._settings = settings or ServerSettings()
         self._clock = clock or SystemClock()
         self._watches = TaskOwner()
@@ -131,6 +137,7 @@ class Application:
     def _routes(self) -> tuple[Route, ...]:
         meta = MetaRoutes(self._dispatcher)
         tasks = TaskRoutes(self._dispatcher, self._pump)
+        shown = () if self._exposition is None else (MetricsRoute(self._exposition),)
         return (
             Route("/v2/execute", {"POST": self._execute_v2}),
             Route("/v2/workflow", {"POST": self._execute_workflow}),
@@ -142,6 +149,7 @@ class Application:
             Route("/livez", {"GET": meta.livez}),
             Route("/readyz", {"GET": meta.readyz}),
             Route("/startupz", {"GET": meta.startupz}),
+            *(Route("/metrics", {"GET": metrics.show}) for metrics in shown),
             Route("/tasks", {"GET": tasks.list}),
             Route("/tasks/{id}", {"GET": tasks.show, "DELETE": tasks.cancel}),
             Route("/tasks/{id}/cancel", {"POST": tasks.cancel}),

@@ -186,10 +186,12 @@ class Exchange:
         self.started = True
         await self.outlet.start(status, (*headers, self._identity()))
 
-    async def reply(self, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
-        """Answer with a JSON body."""
+    async def reply(
+        self, status: int, body: bytes, headers: Iterable[Header] = (), kind: Header = JSON
+    ) -> None:
+        """Answer with a body, JSON unless its ``kind`` is another content type."""
         self.started = True
-        await self.outlet.reply(status, (JSON, *headers, self._identity()), body)
+        await self.outlet.reply(status, (kind, *headers, self._identity()), body)
 
     def _identity(self) -> Header:
         return (b"x-request-id", self.caller.correlation_id.encode("latin-1"))

@@ -21,6 +21,7 @@ from penstock.server.asgi import Application
 from penstock.server.batching import BatchingWebSocket
 from penstock.server.collector import rare_collections
 from penstock.server.http_protocol import HttpProtocol
+from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings
 from penstock.server.tcp import buffer_little, find_vanished
 
@@ -44,15 +45,20 @@ class Host:
             model loads.
         settings: Where to listen.
         ready: Called once calls are accepted.
+        exposition: What `/metrics` shows; without it there is no such route.
     """
 
     def __init__(
-        self, hosted: Hosted, settings: ServerSettings, ready: Callable[[str], None] = lambda _: None
+        self,
+        hosted: Hosted,
+        settings: ServerSettings,
+        ready: Callable[[str], None] = lambda _: None,
+        exposition: Exposition | None = None,
     ) -> None:
         self._hosted = hosted
         self._settings = settings
         self._ready = ready
-        self._application = Application(hosted, settings)
+        self._application = Application(hosted, settings, exposition=exposition)
         self._tasks = TaskOwner()
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import msgspec
 
 from penstock.protocol.dispatch import Dispatcher, Health
 from penstock.server.exchange import Exchange, Header
 
 _NOT_STORED: tuple[Header, ...] = ((b"cache-control", b"no-store"),)
+
+Exposition: TypeAlias = Callable[[str], tuple[str, bytes]]
+"""Returns metrics behind their media type, in the form that an ``Accept`` header asks for."""
 
 
 class MetaRoutes:
@@ -61,6 +67,22 @@ class MetaRoutes:
 
     async def _probe(self, exchange: Exchange, good: bool, body: object) -> None:
         await exchange.reply(200 if good else 503, msgspec.json.encode(body), _NOT_STORED)
+
+
+class MetricsRoute:
+    """`/metrics`.
+
+    Args:
+        exposition: Writes them.
+    """
+
+    def __init__(self, exposition: Exposition) -> None:
+        self._exposition = exposition
+
+    async def show(self, exchange: Exchange) -> None:
+        """`GET /metrics`: what has been counted, in the form that is asked for."""
+        media_type, body = self._exposition(exchange.header(b"accept") or "")
+        await exchange.reply(200, body, _NOT_STORED, (b"content-type", media_type.encode()))
 
 
 def _probe_body(health: Health) -> dict[str, object]:

@@ -87,6 +87,8 @@ def _contents(operation: Operation) -> dict[str, Schema]:
     contents: dict[str, Schema] = {}
     if operation.answer is not None:
         contents[JSON_TYPE] = {"schema": ref(operation.answer)}
+    for kind in operation.texts:
+        contents[kind] = {"schema": {"type": "string"}}
     if operation.frames is not None:
         frame = ref(operation.frames)
         data = {"type": "string", "contentMediaType": JSON_TYPE, "contentSchema": frame}

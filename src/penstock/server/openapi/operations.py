@@ -31,6 +31,7 @@ class Operation(NamedTuple):
         parameters: The parameters it takes, besides those of every route.
         codes: What it can be refused with, or an answer end with, besides what every request can.
         probes: 503 has the body of 200.
+        texts: The media types of text that it answers with.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Operation(NamedTuple):
     parameters: tuple[str, ...] = ()
     codes: tuple[ErrorCode, ...] = ()
     probes: bool = False
+    texts: tuple[str, ...] = ()
 
     def all_codes(self) -> dict[int, list[ErrorCode]]:
         """Return the codes by HTTP status, in the order of statuses."""
@@ -93,6 +95,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType(
         ("GET", "/livez"): _probe("livez", "200 unless the server has failed for good."),
         ("GET", "/readyz"): _probe("readyz", "200 while calls are accepted."),
         ("GET", "/startupz"): _probe("startupz", "200 once the project has started."),
+        ("GET", "/metrics"): Operation(
+            "metrics", "What has been counted.", None, texts=("text/plain", "application/openmetrics-text")
+        ),
         ("GET", "/tasks"): Operation("list_tasks", "The calls that are known, oldest first.", "Tasks"),
         ("GET", "/tasks/{id}"): _task("show_task", "One call.", "TaskRecord"),
         ("DELETE", "/tasks/{id}"): _task("delete_task", "Cancel a call.", "Cancel"),
