@@ -1,0 +1,97 @@
+"""A run in which everything happens that is counted, under a clock that is moved by hand."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from penstock.calls.admission import Admission
+from penstock.calls.limits import CallLimits
+from penstock.calls.live import Live
+from penstock.errors import CallError, CommandError, ErrorCode
+from penstock.observability.recorder import Recorder
+from penstock.protocol.dispatch import LOCAL
+from penstock.protocol.messages import CancelReason, Start
+from penstock.testing import FakeClock
+
+
+class Run:
+    """A recorder, and calls that it is told of.
+
+    Args:
+        commands: What is served, each with two permits and three places in its queue.
+        workflows: What is served besides.
+    """
+
+    def __init__(self, commands: tuple[str, ...] = ("predict",), workflows: tuple[str, ...] = ()) -> None:
+        self.clock = FakeClock()
+        self.recorder = Recorder()
+        self.doors = {name: Admission(2, 3, name, self.clock.monotonic) for name in commands}
+        self.recorder.serves(self.doors, workflows)
+        self._ids = (f"{number:032x}" for number in count())
+
+    def accept(self, command: str = "predict", workflow: str | None = None, grace_s: float = 5.0) -> Live:
+        """Accept a call."""
+        live = Live(
+            Start(command="" if workflow else command, workflow_id=workflow, timeout_s=900),
+            next(self._ids),
+            LOCAL,
+            clock=self.clock,
+            limits=CallLimits(cancel_grace_s=grace_s),
+            observer=self.recorder,
+        )
+        self.recorder.accepted(live)
+        return live
+
+    def start(self, command: str = "predict", workflow: str | None = None, grace_s: float = 5.0) -> Live:
+        """Accept a call that starts at once."""
+        live = self.accept(command, workflow, grace_s)
+        live.mark_started()
+        return live
+
+    async def item(self, live: Live, after_s: float) -> None:
+        """Have an item leave."""
+        self.clock.advance(after_s)
+        live.log.item({"chunk": "a"}, self.clock.wall())
+        await live.breathe()
+
+    def cancel(self, live: Live, reason: CancelReason, delivered_s: float, stopped_s: float) -> None:
+        """Cancel a call whose code feels it, and stops, so many seconds later."""
+        live.cancel(reason)
+        self.clock.advance(delivered_s)
+        live.mark_delivered()
+        self.clock.advance(stopped_s - delivered_s)
+        live.end_cut()
+        live.mark_stopped()
+
+
+async def everything() -> Run:
+    """Return a run of one command and one workflow, with each kind of thing in it."""
+    run = Run(("predict",), ("tale",))
+    await _stream(run)
+    _fail(run)
+    run.cancel(run.start(), CancelReason.CALLER, 1 / 512, 1 / 256)
+    run.cancel(run.start(workflow="tale"), CancelReason.DISCONNECT, 1 / 64, 5 / 16)
+    run.start(grace_s=2.0).cancel(CancelReason.DEADLINE)
+    run.clock.advance(2.0)  # and its work never stops
+    run.start()
+    run.recorder.refused(CallError("no command 'x'", ErrorCode.NOT_FOUND))
+    for _ in range(3):
+        run.doors["predict"].enter()
+    return run
+
+
+async def _stream(run: Run) -> None:
+    live = run.accept()
+    run.clock.advance(0.25)
+    live.mark_started()
+    for after_s in (0.5, 0.03125, 0.0625):
+        await run.item(live, after_s)
+    live.complete(has_answer=False)
+    live.mark_stopped()
+
+
+def _fail(run: Run) -> None:
+    live = run.start()
+    run.clock.advance(1.5)
+    live.fail(CommandError("out of ideas"))
+    live.mark_stopped()
