@@ -82,7 +82,8 @@ class _Calls(Collector):
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._build = InfoMetricFamily("penstock_build", "The release that runs.", {"version": version("penstock")})
+        release = {"version": version("penstock")}
+        self._build = InfoMetricFamily("penstock_build", "The release that runs.", release)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics as they are now."""
