@@ -10,17 +10,22 @@ PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python) $(she
 AUTOBAHN := $(VENV)/autobahn27
 export PYTHON2
 
+# Where `make test-transformers` runs, and the torch it is tried with; TORCH_WHEEL=torch takes any.
+TORCH ?= .venv-torch
+TORCH_WHEEL ?= torch==2.13.0
+
 # What `make test-all` runs on, and for how long `make fuzz` tries each parser.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 FUZZ_S ?= 60
 
-.PHONY: help demo test test-all wheel-test fuzz lint run bench model autobahn clean
+.PHONY: help demo test test-all test-transformers wheel-test fuzz lint run bench model autobahn clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        serve the storyteller, stream a story, cancel another, show what was measured"
 	@echo "make test        run all tests"
 	@echo "make test-all    ... on every Python from 3.10 on that is here"
+	@echo "make test-transformers  the engine transformers, on torch (a large download)"
 	@echo "make wheel-test  ... against the wheel"
 	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
 	@echo "make lint        check style, types and who imports whom"
@@ -52,6 +57,16 @@ test: model autobahn
 
 test-all:
 	@scripts/test_all.sh $(PYTHONS)
+
+# torch is large, so what needs it has an environment of its own.
+$(TORCH)/.ready: pyproject.toml scripts/venv.sh
+	@scripts/venv.sh $(TORCH) $(PYTHON)
+	@echo "installing penstock with torch into $(TORCH)"
+	@$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,transformers]' '$(TORCH_WHEEL)'
+	@touch $@
+
+test-transformers: $(TORCH)/.ready
+	@OMP_NUM_THREADS=2 $(TORCH)/bin/python -m pytest tests/transformers_engine
 
 wheel-test:
 	@PYTHON="$(PYTHON)" scripts/wheel_test.sh --numprocesses $(WORKERS)

@@ -18,6 +18,8 @@ HEAVY = (
     "pydantic",
     "rich",
     "starlette",
+    "torch",
+    "transformers",
     "typer",
     "uvicorn",
     "uvloop",

@@ -34,6 +34,11 @@ ADAPTERS: dict[str, Adapter] = {
         "llamacpp:smollm2-135m",
         "penstock.engines.llamacpp:llamacpp_capacity",
     ),
+    "transformers": Adapter(
+        "penstock.engines.transformers:open_transformers",
+        "transformers:/models/SmolLM2-135M-Instruct",
+        "penstock.engines.transformers:transformers_capacity",
+    ),
     "scripted": Adapter("penstock.engines.scripted:open_scripted", "scripted:tokens=256,delay_ms=20"),
 }
 _DEFAULT = "llamacpp"

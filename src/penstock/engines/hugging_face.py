@@ -1,4 +1,4 @@
-"""Models named ``owner/repo/file.gguf``, as Hugging Face keeps them on this machine.
+"""Models named ``owner/repo/file.gguf`` or ``owner/repo``, as Hugging Face keeps them on this machine.
 
 The folders are those of its own cache: ``models--OWNER--REPO/refs/main`` names a revision, and
 ``snapshots/REVISION/FILE`` is the file.  Reading them needs no package; downloading does.
@@ -25,6 +25,25 @@ def cached(spec: str) -> Path | None:
     if not is_spec(spec):
         return None
     owner, repo, file = spec.split("/", 2)
+    return _in_snapshots(owner, repo, file)
+
+
+def is_repo(spec: str) -> bool:
+    """Whether a spec looks like ``owner/repo``."""
+    parts = spec.split("/")
+    return len(parts) == 2 and not {"", ".", "..", "~"} & set(parts)
+
+
+def cached_folder(repo: str) -> Path | None:
+    """The folder of ``owner/repo`` in the local cache, or ``None``; it holds a ``config.json``."""
+    if not is_repo(repo):
+        return None
+    owner, name = repo.split("/")
+    config = _in_snapshots(owner, name, "config.json")
+    return config and config.parent
+
+
+def _in_snapshots(owner: str, repo: str, file: str) -> Path | None:
     folder = _cache() / f"models--{owner}--{repo}"
     main = folder / "refs" / "main"
     revision = main.read_text().strip() if main.is_file() else ""
