@@ -1,7 +1,8 @@
 """Models behind one small interface: ``engines.open("llamacpp:smollm2-135m")``.
 
-A spec is ``ADAPTER:REST``; what REST means is the adapter's to say.  A spec without an adapter is one for
-``llamacpp``.  An adapter and its library are imported when it is first opened, never before.
+A spec is ``ADAPTER:REST``; what REST means is the adapter's to say.  ``ADAPTER://HOST:PORT`` is a server at
+``http://HOST:PORT``, and ``ADAPTER+https://HOST`` one at ``https://HOST``.  A spec without an adapter is one
+for ``llamacpp``.  An adapter and its library are imported when it is first opened, never before.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Adapter(NamedTuple):
     """Where an adapter's opening function is found, and what its specs look like."""
 
     target: str
-    """``module:function``; the function takes the text behind the colon, and options by keyword."""
+    """``module:function``; the function takes the text behind the colon, or for a server its URL, and options
+    by keyword."""
     example: str
     capacity: str = ""
     """``module:function`` that tells the capacity of an engine, where opening one loads a model."""
@@ -39,9 +41,15 @@ ADAPTERS: dict[str, Adapter] = {
         "transformers:/models/SmolLM2-135M-Instruct",
         "penstock.engines.transformers:transformers_capacity",
     ),
+    "openai": Adapter(
+        "penstock.engines.openai:open_openai",
+        "openai://127.0.0.1:8080 or openai:gpt-5-mini",
+        "penstock.engines.openai:openai_capacity",
+    ),
     "scripted": Adapter("penstock.engines.scripted:open_scripted", "scripted:tokens=256,delay_ms=20"),
 }
 _DEFAULT = "llamacpp"
+_SCHEMES = (("",), ("http", "https"))
 
 
 def open(spec: str, **options: Any) -> Engine:
@@ -49,7 +57,8 @@ def open(spec: str, **options: Any) -> Engine:
 
     Args:
         spec: ``llamacpp:smollm2-135m`` or just ``smollm2-135m``, ``llamacpp:/path/model.gguf``,
-            ``llamacpp:owner/repo/file.gguf`` (from the local Hugging Face cache), ``scripted:tokens=256``.
+            ``llamacpp:owner/repo/file.gguf`` (from the local Hugging Face cache), ``scripted:tokens=256``,
+            ``openai://127.0.0.1:8080`` (a server), ``openai:gpt-5-mini`` (a hosted model).
         options: What the adapter takes beyond that, such as ``slots=8``.
 
     Raises:
@@ -77,6 +86,9 @@ def capacity(spec: str) -> int:
 
 def _split(spec: str) -> tuple[Adapter, str]:
     name, colon, rest = spec.partition(":")
+    server, plus, scheme = name.partition("+")
+    if server in ADAPTERS and rest.startswith("//") and scheme in _SCHEMES[bool(plus)]:
+        return ADAPTERS[server], f"{scheme or 'http'}:{rest}"
     if name not in ADAPTERS:
         if colon and not _is_path(spec):
             raise CallError(_unknown(spec, name), ErrorCode.INVALID_ARGUMENT)

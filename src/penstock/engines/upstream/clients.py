@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
-_IDLE_S = 30.0
+# Below the 5 s after which uvicorn and llama.cpp close an idle connection: else requests meet closed ones.
+_IDLE_S = 4.0
 
 Hook = Callable[[Any], Awaitable[None]]
 

@@ -50,6 +50,8 @@ class Reading(ABC):
         """Why the answer ended; set by ``read`` when the server says so.  Without one it was cut."""
         self.raw_finish_reason: str | UnsetType = UNSET
         """The server's own word for it."""
+        self.failure: CallError | None = None
+        """Set by ``read`` instead of a reason: the server ended the answer, and not well."""
         self.over = False
         """Set by ``read`` when the server said its last, well or not: nothing more is due, or running."""
         self.usage: EventUsage | UnsetType = UNSET
@@ -118,8 +120,10 @@ class Reading(ABC):
         """The end event of an answer whose stream is over.
 
         Raises:
-            CallError: ``upstream_failed``: no finish reason came, so the answer was cut.
+            CallError: ``failure``, or ``upstream_failed``: no reason came, so the answer was cut.
         """
+        if self.failure is not None:
+            raise self.failure
         if self.finish_reason is None:
             said = f"{self.engine_id} broke its answer off: its stream ended without a reason"
             raise CallError(said, ErrorCode.UPSTREAM_FAILED)
