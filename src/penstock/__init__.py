@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.runtime.abort import register_abort_callback
     from penstock.runtime.app import App
     from penstock.runtime.context import CallContext, current_call, get_request_id
+    from penstock.runtime.interrupt import CallInterrupted
     from penstock.runtime.parameters import State
     from penstock.runtime.runtime import Runtime
 
@@ -39,6 +40,7 @@ _HOMES = {
     "CallCancelled": "errors",
     "CallContext": "runtime.context",
     "CallError": "errors",
+    "CallInterrupted": "runtime.interrupt",
     "CommandError": "errors",
     "ConnectionFailed": "errors",
     "ErrorCode": "errors",
@@ -62,6 +64,7 @@ __all__ = [
     "CallCancelled",
     "CallContext",
     "CallError",
+    "CallInterrupted",
     "CommandError",
     "ConnectionFailed",
     "ErrorCode",

@@ -65,6 +65,7 @@ class Command:
         queue: How many more may wait.
         isolation: Where its code runs: on the server's event loop (a blocking function always has a thread),
             in a thread with a loop of its own, or in a process of its own.
+        interrupt: Whether a cancel may throw ``CallInterrupted`` into the thread that runs it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Command:
     concurrency: int
     queue: int
     isolation: Isolation = "inline"
+    interrupt: bool = False
 
     @property
     def streaming(self) -> bool:
@@ -106,6 +108,12 @@ class BoundCommand:
     def isolation(self) -> Isolation:
         """Where its code runs."""
         return self.settings.isolation or self.command.isolation
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a cancel may throw ``CallInterrupted`` into the thread that runs it."""
+        allowed = self.settings.interrupt
+        return self.command.kind.blocking and (self.command.interrupt if allowed is None else allowed)
 
     @property
     def on_the_loop(self) -> bool:
@@ -164,6 +172,7 @@ def define(
     concurrency: int | None,
     queue: int,
     isolation: Isolation = "inline",
+    interrupt: bool = False,
 ) -> Command:
     """Check an author's function and describe it.
 
@@ -184,6 +193,8 @@ def define(
     parameters = read_parameters(function, where)
     if kind.blocking and any(parameter.is_stream for parameter in parameters):
         raise AuthoringError(f"{where} takes an async iterator, so it must be an async function")
+    if interrupt and not kind.blocking:
+        raise AuthoringError(f"{where} is async: a cancel reaches it at its awaits; take `interrupt` off it")
     default = DEFAULT_SYNC_CONCURRENCY if kind.blocking else DEFAULT_ASYNC_CONCURRENCY
     limit = default if concurrency is None else concurrency
     if limit < 1 or queue < 0:
@@ -191,7 +202,7 @@ def define(
     if isolation not in get_args(Isolation):
         raise AuthoringError(f"{where}: isolation is one of {', '.join(get_args(Isolation))}")
     description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    return Command(name, function, kind, description, parameters, limit, queue, isolation)
+    return Command(name, function, kind, description, parameters, limit, queue, isolation, interrupt)
 
 
 def bind(command: Command, state_names: frozenset[str], settings: CommandSettings) -> BoundCommand:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from penstock.calls import ambient
@@ -13,6 +14,7 @@ from penstock.errors import PenstockError
 from penstock.protocol.events import EventMetrics
 from penstock.protocol.values import encode_value
 from penstock.runtime.abort import CallAborts
+from penstock.runtime.interrupt import CallInterrupted, raised_here, shield
 
 _log = logging.getLogger("penstock.command")
 
@@ -68,12 +70,21 @@ class CallContext:
         """Leave a sync function whose call was cancelled.
 
         Raises:
-            asyncio.CancelledError: It was.
+            CallInterrupted: It was.
         """
         reason = self._live.cancel_reason
         if reason is not None:
+            raised_here()
             self._live.mark_delivered()
-            raise asyncio.CancelledError(f"the call was cancelled ({reason.value})")
+            raise CallInterrupted(f"the call was cancelled ({reason.value})")
+
+    def shield(self) -> AbstractContextManager[None]:
+        """Return a context in which this thread's code is not interrupted: what a cancel would throw into it
+        is raised at the end of the context.
+
+        For commands with ``interrupt``; elsewhere it changes nothing.  It may be nested.
+        """
+        return shield()
 
     def remaining(self) -> float | None:
         """Seconds left to the deadline, at least 0; None without one."""
@@ -87,7 +98,8 @@ class CallContext:
 
     def log(self, message: str, *values: object) -> None:
         """Log a line that carries this call's request id and command."""
-        _log.info(message, *values, extra={"request_id": self.request_id, "command": self.command})
+        with shield():  # an interrupt may come between any two steps, also while a handler holds its lock
+            _log.info(message, *values, extra={"request_id": self.request_id, "command": self.command})
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell the caller how far this is, from 0 to 1; sent only to callers that asked for notes.
@@ -100,12 +112,14 @@ class CallContext:
         if _on(self._loop):
             self._live.note("progress", about)  # in its place among the items
         else:
-            self._loop.call_soon_threadsafe(self._live.note, "progress", about)
+            with shield():
+                self._loop.call_soon_threadsafe(self._live.note, "progress", about)
 
     def on_abort(self, callback: Callable[[str], None]) -> None:
         """Call ``callback(request_id)`` in a thread of its own if this one call is cancelled; at once if
         it has been."""
-        self._aborts.add(callback)
+        with shield():
+            self._aborts.add(callback)
 
     def fire_aborts(self) -> None:
         """Run what ``on_abort`` registered."""

@@ -21,6 +21,7 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.messages import CancelReason
 from penstock.runtime.command import BoundCommand, Kind
 from penstock.runtime.context import CallContext
+from penstock.runtime.interrupt import interruptible
 from penstock.runtime.own_loop import OwnLoop, OwnLoopItems
 from penstock.runtime.threads import DaemonThreads, ThreadedCall, ThreadedItems
 
@@ -116,6 +117,8 @@ class Executor:
         kind = command.command.kind
         if not kind.blocking and command.isolation == "thread":
             return await self._on_own_loop(live, kind, call)
+        if command.interrupt:
+            call = interruptible(call, live.on_cut, streaming=kind.streaming)
         if kind is Kind.ASYNC_GENERATOR:
             return await self._pump(live, call())
         if kind is Kind.GENERATOR:

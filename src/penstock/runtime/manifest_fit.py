@@ -39,9 +39,12 @@ def _startup(manifest: Manifest, commands: Commands) -> Iterator[Fault]:
 
 
 def _settings(manifest: Manifest, commands: Commands) -> Iterator[Fault]:
-    for name in manifest.commands:
+    for name, settings in manifest.commands.items():
         if name not in commands:
             yield Fault(("commands", name), _unknown(name, commands))
+        elif settings.interrupt and not commands[name].command.kind.blocking:
+            place = ("commands", name, "interrupt")
+            yield Fault(place, f"{name} is async: a cancel reaches it at its awaits; remove this")
 
 
 def _default(manifest: Manifest, commands: Commands) -> Iterator[Fault]:

@@ -86,6 +86,7 @@ class CommandSettings(Part):
         concurrency: How many calls run at once.
         queue: How many more may wait.
         isolation: Where its code runs, if not where commands of its kind do.
+        interrupt: Whether a cancel may interrupt its code, which runs in a thread, at any step.
         openai: Which OpenAI-compatible route serves it.
         idempotent: Running it twice does no harm, so a call may move to another runner before its first item.
         on_disconnect: What happens to a call that does not say so itself when its last reader has gone.
@@ -94,6 +95,7 @@ class CommandSettings(Part):
     concurrency: Annotated[int, Field(ge=1)] | None = None
     queue: Annotated[int, Field(ge=0)] | None = None
     isolation: Isolation | None = None
+    interrupt: bool | None = None
     timeouts: Timeouts = Timeouts()
     openai: Literal["chat"] | None = None
     idempotent: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -62,6 +63,7 @@ class Runtime:
         concurrency: int | None = None,
         queue: int = DEFAULT_QUEUE,
         isolation: Isolation = "inline",
+        interrupt: bool = False,
     ) -> Callable[[F], F]:
         """Make a function that returns its answer a command; the function itself is not changed.
 
@@ -71,13 +73,22 @@ class Runtime:
             queue: How many more may wait.
             isolation: Where it runs: "inline", "thread" or "process" (one of its own, which it cannot take
                 the server down with).
+            interrupt: For functions and generators that are not async: a cancel may throw ``CallInterrupted``
+                into them, at any step that is not in a ``current_call().shield()``.
 
         Raises:
             AuthoringError: The function cannot be served; the message says how to fix it.
         """
-        return self._decorator(
-            name, streaming=False, concurrency=concurrency, queue=queue, isolation=isolation
+        make = partial(
+            define,
+            name,
+            streaming=False,
+            concurrency=concurrency,
+            queue=queue,
+            isolation=isolation,
+            interrupt=interrupt,
         )
+        return self._decorator(name, make)
 
     def streaming_command(
         self,
@@ -86,11 +97,19 @@ class Runtime:
         concurrency: int | None = None,
         queue: int = DEFAULT_QUEUE,
         isolation: Isolation = "inline",
+        interrupt: bool = False,
     ) -> Callable[[F], F]:
         """Make a function that yields items a command; arguments and errors as for ``command``."""
-        return self._decorator(
-            name, streaming=True, concurrency=concurrency, queue=queue, isolation=isolation
+        make = partial(
+            define,
+            name,
+            streaming=True,
+            concurrency=concurrency,
+            queue=queue,
+            isolation=isolation,
+            interrupt=interrupt,
         )
+        return self._decorator(name, make)
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have ``callback()`` called once when the app stops, after the state is closed; it may be async.
@@ -123,18 +142,9 @@ class Runtime:
             self._check_state(command)
         return MappingProxyType(bound)
 
-    def _decorator(
-        self, name: str, *, streaming: bool, concurrency: int | None, queue: int, isolation: Isolation
-    ) -> Callable[[F], F]:
+    def _decorator(self, name: str, make: Callable[..., Command]) -> Callable[[F], F]:
         def register(function: F) -> F:
-            command = define(
-                name,
-                function,
-                streaming=streaming,
-                concurrency=concurrency,
-                queue=queue,
-                isolation=isolation,
-            )
+            command = make(function)
             if name in self._commands:
                 raise AuthoringError(f"command {name!r} is defined twice; give one of them another name")
             self._commands[name] = command
