@@ -182,6 +182,14 @@ def test_a_streaming_command_that_never_yields_is_refused(function: Any) -> None
     assert "yield its items, or use @command" in refusal(function, streaming=True)
 
 
+@pytest.mark.parametrize("function", [awaitable, async_generator])
+def test_only_code_in_threads_can_be_interrupted(function: Any) -> None:
+    rt = Runtime()
+    decorator = rt.streaming_command if function is async_generator else rt.command
+    with pytest.raises(AuthoringError, match="take `interrupt` off it"):
+        decorator("x", interrupt=True)(function)
+
+
 def test_a_refusal_names_the_place() -> None:
     message = refusal(several)
     assert f"{__file__}:{several.__code__.co_firstlineno}" in message

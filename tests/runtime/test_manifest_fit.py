@@ -56,6 +56,10 @@ async def refusals(rt: Runtime) -> list[str]:
             {"default_command": "predikt"},
             "default_command: there is no command 'predikt'; did you mean predict?",
         ),
+        (
+            {"commands": {"hang": {"interrupt": True}}},
+            "commands.hang.interrupt: hang is async: a cancel reaches it at its awaits; remove this",
+        ),
     ],
 )
 async def test_names_that_nothing_has(manifest: dict[str, Any], says: str) -> None:
@@ -94,6 +98,21 @@ async def test_a_state_name_that_no_command_takes(caplog: pytest.LogCaptureFixtu
         async with App(project(state=["modle"])):
             pass
     assert caplog.messages == ["manifest: state.0: no command takes modle; there are none"]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "manifest", "allowed"),
+    [(False, None, False), (False, True, True), (True, None, True), (True, False, False)],
+)
+def test_the_manifest_says_whether_code_may_be_interrupted(
+    decorator: bool, manifest: bool | None, allowed: bool
+) -> None:
+    rt = Runtime(Manifest.model_validate({"commands": {"plain": {"interrupt": manifest}}}))
+
+    @rt.command("plain", interrupt=decorator)
+    def plain() -> None: ...
+
+    assert rt.bound_commands()["plain"].interrupt is allowed
 
 
 async def test_concurrency_and_queue(serve: Any) -> None:
