@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from penstock import AsyncClient, AuthoringError, CallError, ErrorCode, Runtime
 from penstock.compose import STREAMING_MODE, build_app, serve_engine
 from penstock.engines.scripted import ScriptedEngine
+from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, parse_stream_event
 from penstock.runtime.app import App
 from penstock.server.settings import ServerSettings
@@ -122,6 +126,73 @@ async def test_a_generation_that_breaks_off_is_no_success(fault: Any, last: str)
     assert (end.status, end.code) == ("error", "upstream_failed")
 
 
+class Thinking(ScriptedEngine):
+    """Thinks, then calls a tool, and says the script; keeps what it was asked."""
+
+    asked: EngineRequest
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        self.asked = request
+        plain = msgspec.structs.replace(request, tools=None, response_format=None)
+        async with aclosing(super().generate(plain)) as events:
+            async for event in events:
+                if type(event) is EngineEnd:
+                    ids = {name: getattr(event, name) for name in ("request_id", "trace_id", "engine_id")}
+                    yield EngineDelta(**ids, chunk="", chunk_tokens=[], reasoning="hm")
+                    yield EngineDelta(**ids, chunk="", chunk_tokens=[], tool_calls=[CALLED])
+                    yield EngineDelta(**ids, chunk="", chunk_tokens=[])
+                yield event
+
+
+CALLED = {"index": 0, "id": "a", "function": {"name": "clock", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+
+
+async def test_thoughts_and_calls_of_tools_stand_beside_the_text_only_where_they_come() -> None:
+    async with app_of(Thinking("one")) as app:
+        got = await items(app, "predict", prompt="Go")
+    assert got == [
+        {"text": "one", "chunk": "one", "finished": False},
+        {"text": "one", "chunk": "", "finished": False, "reasoning": "hm"},
+        {"text": "one", "chunk": "", "finished": False, "tool_calls": [CALLED]},
+        {"text": "one", "chunk": "", "finished": True},
+    ]
+
+
+async def test_a_chat_takes_tools_their_results_and_a_form_of_the_answer() -> None:
+    engine = Thinking("one")
+    turns = [
+        {"role": "user", "content": "What time is it?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+        {"role": "tool", "tool_call_id": "a", "content": "noon"},
+    ]
+    form = {"type": "json_object"}
+    async with app_of(engine) as app:
+        await items(app, "chat", messages=turns, tools=[TOOL], response_format=form)
+    assert engine.asked.tools == (TOOL,)
+    assert engine.asked.response_format == form
+    assert engine.asked.messages == (
+        turns[0],
+        {"role": "assistant", "tool_calls": [CALLED]},
+        turns[2],
+    )
+
+
+@pytest.mark.parametrize("asked", [{"tools": [TOOL]}, {"response_format": {"type": "json_object"}}])
+async def test_an_engine_that_has_no_tools_says_so(asked: dict[str, Any]) -> None:
+    async with app_of(ScriptedEngine("one")) as app:
+        with pytest.raises(CallError, match="leave them out") as caught:
+            await items(app, "chat", messages=[{"role": "user", "content": "Go"}], **asked)
+    assert caught.value.code is ErrorCode.NOT_IMPLEMENTED
+
+
+async def test_a_message_that_says_nothing_is_refused() -> None:
+    async with app_of(ScriptedEngine("one")) as app:
+        with pytest.raises(CallError, match="unless the message calls tools") as caught:
+            await items(app, "chat", messages=[{"role": "assistant"}])
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
 async def test_commands_show_what_they_take_and_give() -> None:
     async with app_of(ScriptedEngine("one")) as app:
         shown = (await app.describe()).commands
@@ -134,7 +205,9 @@ async def test_commands_show_what_they_take_and_give() -> None:
         "top_p",
         "stop",
     }
-    assert set(shown["chat"].item_schema["properties"]) == {"text", "chunk", "finished"}
+    item = shown["chat"].item_schema
+    assert set(item["properties"]) == {"text", "chunk", "finished", "reasoning", "tool_calls"}
+    assert set(item["required"]) == {"text", "chunk", "finished"}
     assert shown["generate"].item_schema["discriminator"]["propertyName"] == "event"
 
 

@@ -6,22 +6,22 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from pydantic import Field, GetPydanticSchema, PositiveInt
-from typing_extensions import TypedDict
+from msgspec import UNSET
+from pydantic import Field, GetPydanticSchema, PositiveInt, model_validator
+from typing_extensions import NotRequired, Self, TypedDict
 
 from penstock import engines
 from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
-from penstock.engines.base import Engine, raise_if_failed, report_metrics
+from penstock.engines.base import Engine, conversation, raise_if_failed, report_metrics
 from penstock.errors import AuthoringError, CallError, ErrorCode
 from penstock.integrations.names import install
 from penstock.protocol.dispatch import Description
-from penstock.protocol.events import EngineEnd, EngineEvent, EngineRequest
-from penstock.protocol.inference import Request, StreamEvent, request_to_engine
-from penstock.protocol.openai import ChatMessage
+from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
+from penstock.protocol.inference import Request, StreamEvent, WireModel, request_to_engine
 from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.app import App
 from penstock.runtime.context import current_call
@@ -37,17 +37,39 @@ STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
 
 Temperature: TypeAlias = Annotated[float, Field(ge=0, le=2)]
 TopP: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+_PLAIN = 3  # keys of an item that holds nothing but text
 EventItem: TypeAlias = Annotated[
     EngineEvent, GetPydanticSchema(lambda _, handler: handler.generate_schema(StreamEvent))
 ]
 
 
 class TextItem(TypedDict):
-    """A piece of an answer, as text commands yield it: all so far, the new part, whether that is all."""
+    """A piece of an answer, as text commands yield it: all so far, the new part, whether that is all.
+
+    What a model thinks and the tools it calls stand beside that where they come, piece by piece as well.
+    """
 
     text: str
     chunk: str
     finished: bool
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+
+
+class Turn(WireModel):
+    """A message of a conversation: that of the protocol v0.1, and what calling tools needs beside it."""
+
+    role: Literal["system", "user", "assistant", "function", "tool"]
+    content: str | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is needed, unless the message calls tools")
+        return self
 
 
 def build_metrics(settings: ServerSettings) -> tuple[Observer, Exposition | None]:
@@ -214,9 +236,8 @@ class EngineCommands:
         stop: str | list[str] | None = None,
     ) -> AsyncIterator[TextItem]:
         """Answer a prompt piece by piece."""
-        pieces = self._engine.stream_text(
-            prompt,
-            system_prompt=system_prompt,
+        pieces = self._engine.chat_pieces(
+            conversation(prompt, system_prompt),
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
@@ -228,19 +249,23 @@ class EngineCommands:
 
     async def chat(
         self,
-        messages: Annotated[list[ChatMessage], Field(min_length=1)],
+        messages: Annotated[list[Turn], Field(min_length=1)],
         max_tokens: PositiveInt = 256,
         temperature: Temperature | None = None,
         top_p: TopP | None = None,
         stop: str | list[str] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        response_format: dict[str, Any] | None = None,
     ) -> AsyncIterator[TextItem]:
-        """Continue a conversation piece by piece."""
-        pieces = self._engine.chat(
+        """Continue a conversation piece by piece; `tools` and `response_format` are as OpenAI has them."""
+        pieces = self._engine.chat_pieces(
             [message.model_dump(exclude_none=True) for message in messages],
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
             stop=stop,
+            tools=tools,
+            response_format=response_format,
         )
         async with aclosing(_growing(pieces)) as items:
             async for item in items:
@@ -266,12 +291,19 @@ class EngineCommands:
         )
 
 
-async def _growing(pieces: AsyncGenerator[str, None]) -> AsyncGenerator[TextItem, None]:
+async def _growing(pieces: AsyncGenerator[EngineDelta, None]) -> AsyncGenerator[TextItem, None]:
     text = ""
     async with aclosing(pieces):
         async for piece in pieces:
-            text += piece
-            yield {"text": text, "chunk": piece, "finished": False}
+            chunk = piece.chunk
+            text += chunk
+            item: TextItem = {"text": text, "chunk": chunk, "finished": False}
+            if piece.reasoning is not UNSET:
+                item["reasoning"] = piece.reasoning
+            if piece.tool_calls is not UNSET:
+                item["tool_calls"] = piece.tool_calls
+            if chunk or len(item) > _PLAIN:
+                yield item
     yield {"text": text, "chunk": "", "finished": True}
 
 

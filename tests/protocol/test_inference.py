@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from penstock.protocol.events import (
     EventError,
     EventMetrics,
     EventTimestamps,
+    EventUsage,
     Sampling,
 )
 from penstock.protocol.inference import (
@@ -439,6 +441,32 @@ def test_engine_events_become_checked_events() -> None:
     assert isinstance(end, StreamEventEnd)
     assert end.metrics.timestamps == Timestamps(**TIMES)
     assert end.error == Error(code=ErrorCode.COMM_TIMEOUT, message="lost", retryable=True)
+
+
+@pytest.mark.parametrize("event", STREAM)
+def test_an_event_with_nothing_beyond_v01_is_encoded_as_v01_has_it(event: EngineEvent) -> None:
+    assert msgspec.json.encode(event).decode() == from_event(event).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("event", "beyond"),
+    [
+        (STREAM[1], {"reasoning": "hm", "tool_calls": [{"index": 0}]}),
+        (
+            STREAM[2],
+            {"usage": EventUsage(prompt_tokens=1, completion_tokens=2), "raw_finish_reason": "tool_calls"},
+        ),
+    ],
+)
+def test_what_engines_tell_beyond_v01_stands_behind_it_and_v01_readers_pass_over_it(
+    event: EngineEvent, beyond: dict[str, Any]
+) -> None:
+    richer = msgspec.structs.replace(event, **beyond)
+    encoded = json.loads(msgspec.json.encode(richer))
+    plain = from_event(event)
+    assert list(encoded) == [*type(plain).model_fields, *beyond]
+    assert from_event(richer) == plain == parse_stream_event(msgspec.json.encode(richer))
+    assert collect_response([richer if type(richer) is EngineEnd else STREAM[2]]) == collect_response(STREAM)
 
 
 def test_an_engine_that_breaks_a_limit_is_found_out() -> None:

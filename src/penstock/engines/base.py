@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypedDict
 
+import msgspec
 from typing_extensions import Self, Unpack
 
 from penstock.calls import ambient
@@ -104,9 +105,7 @@ class Engine(ABC):
         Raises:
             CallError: The engine refused, failed, or broke off; never a silent end.
         """
-        user = {"role": "user", "content": prompt}
-        system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
-        return self.chat([*system, user], max_tokens=max_tokens, **sampling)
+        return self.chat(conversation(prompt, system_prompt), max_tokens=max_tokens, **sampling)
 
     def chat(
         self,
@@ -127,6 +126,36 @@ class Engine(ABC):
         """
         return self._text_of(self._request(messages, max_tokens, sampling))
 
+    def chat_pieces(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int = 256,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncGenerator[EngineDelta, None]:
+        """Answer a conversation, with what comes beside the text: reasoning, and calls of tools.
+
+        Args:
+            messages: As for ``chat``; also those that hold calls of tools and what came of them.
+            max_tokens: Most tokens to generate.
+            tools: What the model may call, in OpenAI's shape.
+            response_format: What the answer must look like, in OpenAI's shape.
+            sampling: As for ``stream_text``.
+
+        Raises:
+            CallError: As for ``stream_text``; ``not_implemented`` for what the engine cannot do.
+        """
+        request = self._request(messages, max_tokens, sampling)
+        return self._pieces_of(
+            msgspec.structs.replace(
+                request,
+                tools=tuple(dict(tool) for tool in tools) if tools else None,
+                response_format=dict(response_format) if response_format else None,
+            )
+        )
+
     def _request(
         self, messages: Sequence[Mapping[str, Any]], max_tokens: int, options: SamplingOptions
     ) -> EngineRequest:
@@ -142,11 +171,16 @@ class Engine(ABC):
         )
 
     async def _text_of(self, request: EngineRequest) -> AsyncGenerator[str, None]:
+        async with aclosing(self._pieces_of(request)) as pieces:
+            async for piece in pieces:
+                if piece.chunk:
+                    yield piece.chunk
+
+    async def _pieces_of(self, request: EngineRequest) -> AsyncGenerator[EngineDelta, None]:
         async with aclosing(self.generate(request)) as events:
             async for event in events:
                 if type(event) is EngineDelta:
-                    if event.chunk:
-                        yield event.chunk
+                    yield event
                 elif type(event) is EngineEnd:
                     report_metrics(event.metrics)
                     raise_if_failed(event)
@@ -154,6 +188,12 @@ class Engine(ABC):
                 elif type(event) is not EngineStart:
                     raise _broken(self, f"sent a {type(event).__name__} where an event was due")
         raise _broken(self, "ended its stream without an end event; the answer may be incomplete")
+
+
+def conversation(prompt: str, system_prompt: str | None = None) -> list[dict[str, Any]]:
+    """Turn a prompt into the messages of a conversation that begins with it."""
+    user = {"role": "user", "content": prompt}
+    return [user] if system_prompt is None else [{"role": "system", "content": system_prompt}, user]
 
 
 def to_sampling(options: SamplingOptions) -> Sampling:

@@ -153,6 +153,9 @@ def openai_capacity(rest: str) -> int:
 
 def _library() -> Any:
     try:
+        # It imports these when first used, which would hold an event loop for a tenth of a second.
+        for part in ("openai.resources.chat", "openai.resources.completions"):
+            import_module(part)
         return import_module("openai")
     except ImportError as error:
         raise CallError(

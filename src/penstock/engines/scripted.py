@@ -130,8 +130,13 @@ class ScriptedEngine(Engine):
         self.close()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """Say the script once."""
+        """Say the script once; it cannot call tools, nor answer in a form that is asked for."""
         refuse_invalid(request)
+        if request.tools or request.response_format:
+            raise CallError(
+                f"{self.engine_id}: a script has no tools and no response_format; leave them out",
+                ErrorCode.NOT_IMPLEMENTED,
+            )
         if self._closed:
             raise CallError(f"{self.engine_id} is closed", ErrorCode.UNAVAILABLE)
         self.started += 1

@@ -104,7 +104,7 @@ def http_client(
         http2=False,
         follow_redirects=False,
         trust_env=not loopback,
-        verify=_tls(),
+        verify=tls(),
         timeout=kind.Timeout(None, connect=patience.connect_s),
         # Some room for the short questions beside the generations; a call never waits in the pool.
         limits=kind.Limits(
@@ -117,8 +117,8 @@ def http_client(
 
 
 @cache
-def _tls() -> ssl.SSLContext:
-    # Made once: reading the authorities takes 20 ms, which an event loop should not pay twice.
+def tls() -> ssl.SSLContext:
+    """Return how servers prove who they are; made once, as reading the authorities takes 20 ms."""
     import httpx
 
     return httpx.create_ssl_context()

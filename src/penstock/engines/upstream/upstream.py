@@ -19,7 +19,7 @@ import anyio
 
 from penstock.calls.tasks import TaskOwner
 from penstock.engines.upstream import faults
-from penstock.engines.upstream.clients import Lane, Lanes, http_client
+from penstock.engines.upstream.clients import Lane, Lanes, http_client, tls
 from penstock.engines.upstream.patience import Deadlines, Patience, spent
 from penstock.errors import CallError, ErrorCode
 
@@ -99,6 +99,8 @@ class Upstream(Generic[T]):
         self._known: tuple[type[Exception], ...] = (CallError, *self.broken)
         self._lanes: Lanes[T] = Lanes(self._lane)
         self._live: set[Exchange[T]] = set()
+        # Now, as no event loop should wait for it at the first call.
+        tls()
         self._closed = False
         self._tasks = TaskOwner()
 
