@@ -17,6 +17,8 @@ TORCH_WHEEL ?= torch==2.13.0
 # What `make test-all` runs on, and for how long `make fuzz` tries each parser.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 FUZZ_S ?= 60
+# Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
+PEERS ?= starlette,aiohttp
 
 .PHONY: help demo test test-all test-transformers wheel-test fuzz lint run bench model autobahn clean
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ help:
 	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
 	@echo "make lint        check style, types and who imports whom"
 	@echo "make run         serve the storyteller in the foreground"
-	@echo "make bench       measure, and write the report"
+	@echo "make bench       measure, and write the report (PEERS=all: with all other servers)"
 	@echo "make clean       remove what was made here"
 
 $(READY): pyproject.toml scripts/venv.sh
@@ -86,13 +88,9 @@ run: model
 	@$(BIN)/penstock run examples/storyteller
 
 bench: $(READY)
-	@for peer in benchmarks/peers/*; do \
-		[ -d $$peer/.venv ] || { scripts/venv.sh $$peer/.venv $(PYTHON) && \
-			$$peer/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $$peer/requirements.txt; }; \
-	done
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py --peers "$(PEERS)"
 	@$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist benchmarks/peers/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""How long it takes from a client's close to the author's code: `python benchmarks/disconnect.py`.
+"""How long it takes from a client's close to the author's code.
 
 Each time a client opens a stream, waits for its first item, sends other requests behind it (which nobody
 answers before the stream has ended), and closes.  The command's `finally` tells the time over UDP; both
@@ -16,31 +16,18 @@ import json
 import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
-APP = Path(__file__).parent / "apps" / "leaving.py"
-SERVER_CORE, LOAD_CORE = 0, 1
-AHEAD = (0, 1, 50, 500)
+from load import arguments
+
+TIMES_PER_S = 50
+TOLD_S = 30.0
 BUSY_STREAMS = 32
 FULL_S = 0.05  # in which a client that does not read is written to until nothing more goes
-
-
-@contextmanager
-def running() -> Iterator[int]:
-    """Run the server until the block is left; give its port."""
-    command = [sys.executable, str(APP), "--core", str(SERVER_CORE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["port"]
-        finally:
-            process.terminate()
 
 
 def request(command: str, tell: int) -> bytes:
@@ -92,30 +79,23 @@ def busy(port: int) -> Iterator[None]:
         reader.join()
 
 
-def measure(port: int, command: str, ahead: int, times: int) -> str:
-    """Return one line of the report."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as told:
+def measure(port: int, command: str, ahead: int, times: int) -> dict[str, Any]:
+    """Leave ``times`` times."""
+    around = busy(port) if command == "busy" else nullcontext()
+    with around, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as told:
         told.bind(("127.0.0.1", 0))
-        told.settimeout(30)
-        took = sorted(leave_once(port, told, command, ahead) for _ in range(times))
-    p50, p99 = took[times // 2], took[int(times * 0.99)]
-    return f"{ahead:>6} | {p50 * 1000:8.2f} | {p99 * 1000:8.2f} | {took[-1] * 1000:8.2f}"
+        told.settimeout(TOLD_S)
+        name = "flood" if command == "flood" else "silent"
+        took = [leave_once(port, told, name, ahead) for _ in range(times)]
+    return {"command": command, "items": 0, "felt_ms": [round(one * 1000, 3) for one in took]}
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=300)
-    times = parser.parse_args().times
-    os.sched_setaffinity(0, {LOAD_CORE})
-    with running() as port:
-        for name in ("silent", "flood"):
-            print(f"{name}\n ahead |   p50 ms |   p99 ms |   max ms")
-            for ahead in AHEAD:
-                print(measure(port, name, ahead, times), flush=True)
-        with busy(port):
-            print(f"busy\n{measure(port, 'silent', 0, times)}")
+def main(args: argparse.Namespace) -> None:
+    """Print what was measured as JSON."""
+    os.sched_setaffinity(0, {args.core})
+    times = max(1, round(args.seconds * TIMES_PER_S))
+    print(json.dumps(measure(args.port, args.command, args.connections, times)))
 
 
 if __name__ == "__main__":
-    main()
+    main(arguments(__doc__).parse_args())

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-import uvloop
-from load import WrongAnswer
+from load import WrongAnswer, arguments, tell
 from load_ws import HANDSHAKE, Job
 
 BATCH = 100  # sockets that are opened at a time
@@ -90,23 +86,5 @@ def resident_kb(pid: int) -> int:
     raise WrongAnswer(f"process {pid} shows no memory")
 
 
-def main() -> None:
-    """Print what was measured as JSON, or exit with what was wrong."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--server-pid", type=int, required=True)
-    parser.add_argument("--command", required=True)
-    parser.add_argument("--items", type=int)
-    parser.add_argument("--connections", type=int, required=True)
-    parser.add_argument("--seconds", type=float)
-    parser.add_argument("--core", type=int, required=True)
-    args = parser.parse_args()
-    os.sched_setaffinity(0, {args.core})
-    try:
-        print(json.dumps(uvloop.run(asyncio.wait_for(measure(args), WAIT_S))))
-    except (WrongAnswer, OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
-        sys.exit(f"idle: {type(error).__name__}: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    tell(lambda args: asyncio.wait_for(measure(args), WAIT_S), arguments(__doc__).parse_args())

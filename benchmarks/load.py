@@ -3,6 +3,9 @@
 The hot path counts bytes at C speed.  Every answer is checked: its HTTP status, the number of its items, and
 a `completed` frame behind the last of them.  The first answer on each connection is read line by line as
 well: every item's content, every number, the sum that was asked for.  One wrong answer ends the run.
+
+The forms: `ndjson` and `sse` are penstock's frames, `cumulative` is NDJSON whose items hold all the text so
+far, and `plain` is NDJSON of the items alone, without frames around them, as other servers send it.
 """
 
 from __future__ import annotations
@@ -13,19 +16,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvloop
+from processes import cpu_seconds, family
 
 ITEM_MARK = b'"status":"streaming"'
 END_MARK = b'"status":"completed"'
+PLAIN_MARK = b'"finished"'
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 HEAD_END = b"\r\n\r\n"
-EXPECTED_ITEM = {"text": "token ", "chunk": "token ", "finished": False}
+TOKEN = "token "
+EXPECTED_ITEM = {"text": TOKEN, "chunk": TOKEN, "finished": False}
+FORMS = ("ndjson", "sse", "cumulative", "plain")
 
 now = time.perf_counter
 
@@ -41,49 +47,84 @@ class Job:
     Attributes:
         command: The command to call.
         items: How many items its stream has; 0 for an answer that does not stream.
+        form: One of ``FORMS``.
     """
 
     command: str
     items: int
+    form: str = "ndjson"
+
+    @property
+    def mark(self) -> bytes:
+        """What stands in every item once, and nowhere else."""
+        return PLAIN_MARK if self.form == "plain" else ITEM_MARK
 
     def request(self, number: int) -> bytes:
         """Return the request of connection ``number``."""
         given: dict[str, Any] = {"prompt": "hello"} if self.items else {"a": number, "b": 1}
-        body = json.dumps({"command": self.command, "input": given, "is_stream": self.items > 0}).encode()
-        head = (
-            "POST /v2/execute HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        if self.form == "plain":
+            return post(f"/{self.command}", given)
+        asked = {"command": self.command, "input": given, "is_stream": self.items > 0}
+        return post("/v2/execute", asked, "text/event-stream" if self.form == "sse" else "*/*")
 
     def check(self, answer: bytes) -> None:
         """Check an answer by counting."""
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise WrongAnswer(f"not a 200: {answer[:300]!r}")
-        if answer.count(ITEM_MARK) != self.items:
-            raise WrongAnswer(f"{answer.count(ITEM_MARK)} items, not {self.items}")
+        if answer.count(self.mark) != self.items:
+            raise WrongAnswer(f"{answer.count(self.mark)} items, not {self.items}")
+        if self.form == "plain":
+            return
         if answer.count(END_MARK) != 1 or answer.rfind(END_MARK) < answer.rfind(ITEM_MARK):
             raise WrongAnswer(f"it does not end with `completed`: {answer[-500:]!r}")
 
     def check_closely(self, answer: bytes, number: int) -> None:
         """Read an answer line by line."""
-        frames = [json.loads(line) for line in body_of(answer).splitlines()]
-        if self.items:
-            check_stream(frames, self.items)
+        body = body_of(answer)
+        lines = events_of(body) if self.form == "sse" else body.splitlines()
+        frames = [json.loads(line) for line in lines]
+        if self.form == "plain":
+            check_items(frames)
+        elif self.items:
+            check_stream(frames, self.items, cumulative=self.form == "cumulative")
         elif len(frames) != 1 or frames[0].get("data") != number + 1:
             raise WrongAnswer(f"{number} + 1 gave {frames!r}")
 
 
-def check_stream(frames: list[dict[str, Any]], items: int) -> None:
+def post(path: str, body: object, accept: str = "*/*") -> bytes:
+    """Return a request."""
+    text = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return f"{head}accept: {accept}\r\ncontent-length: {len(text)}\r\n\r\n".encode() + text
+
+
+def check_items(items: list[dict[str, Any]], *, cumulative: bool = False) -> None:
+    """Check what is in a stream."""
+    for number, item in enumerate(items, 1):
+        if item != ({**EXPECTED_ITEM, "text": TOKEN * number} if cumulative else EXPECTED_ITEM):
+            raise WrongAnswer(f"item {number} is not what was asked for: {item!r}")
+
+
+def check_stream(frames: list[dict[str, Any]], items: int, *, cumulative: bool = False) -> None:
     """Check the frames of one whole stream."""
     if [frame["seq"] for frame in frames] != list(range(items + 2)):
         raise WrongAnswer("the frames are not numbered from 0 without a gap")
     if (frames[0]["status"], frames[-1]["status"]) != ("accepted", "completed"):
         raise WrongAnswer(f"a stream from {frames[0]['status']} to {frames[-1]['status']}")
-    if any(frame["data"] != EXPECTED_ITEM for frame in frames[1:-1]):
-        raise WrongAnswer("an item is not what was asked for")
+    check_items([frame["data"] for frame in frames[1:-1]], cumulative=cumulative)
     if len({frame["task_id"] for frame in frames}) != 1:
         raise WrongAnswer("frames of several calls in one stream")
+
+
+def events_of(body: bytes) -> list[bytes]:
+    """Return the data of server-sent events, whose ids must be their numbers."""
+    found = []
+    for number, event in enumerate(body.split(b"\n\n")[:-1]):
+        name, _, data = event.partition(b"\ndata: ")
+        if name != b"id: %d" % number:
+            raise WrongAnswer(f"not event {number}: {event[:200]!r}")
+        found.append(data)
+    return found
 
 
 def body_of(answer: bytes) -> bytes:
@@ -105,8 +146,18 @@ class Tally:
 
     requests: int = 0
     received: int = 0  # bytes of finished responses
+    arrived: int = 0  # bytes, also of responses that are not finished
+    items: int = 0  # the same, where items are counted as they come
     first_item_s: list[float] = field(default_factory=list)
     total_s: list[float] = field(default_factory=list)
+
+    def all_items(self, per_answer: int) -> float:
+        """How many items have come, those of unfinished answers included.
+
+        Many streams that were begun together also end together: what ends within two seconds may be much
+        less, or more, than what comes.
+        """
+        return self.items or self.arrived * self.requests * per_answer / self.received
 
     def reset(self) -> None:
         """Forget what was counted so far."""
@@ -161,6 +212,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parts.append(data)
         self._size += len(data)
+        self._tally.arrived += len(data)
         if not self._head_seen:
             self._look_for_head()
         if not self._first_item_at:
@@ -181,7 +233,7 @@ class Connection(asyncio.Protocol):
                 self._whole = len(head) + len(end) + int(rest.partition(b"\r\n")[0])
 
     def _look_for_item(self) -> None:
-        if (ITEM_MARK if self._job.items else END_MARK) in self._join():
+        if (self._job.mark if self._job.items else END_MARK) in self._join():
             self._first_item_at = now()
 
     def _is_whole(self, data: bytes) -> bool:
@@ -220,7 +272,7 @@ class CpuMeter:
     """CPU seconds used by the server and by this process since the last ``reset``."""
 
     def __init__(self, server: int) -> None:
-        self._stat = Path(f"/proc/{server}/stat")
+        self._root = server
         self.reset()
 
     def reset(self) -> None:
@@ -228,21 +280,20 @@ class CpuMeter:
         self._server, self._own = self._read(), time.process_time()
 
     def server(self) -> float:
-        """CPU seconds of the server."""
-        return self._read() - self._server
+        """CPU seconds of the server, all its processes together."""
+        return sum(used - self._server.get(pid, 0.0) for pid, used in self._read().items())
 
     def own(self) -> float:
         """CPU seconds of this process."""
         return time.process_time() - self._own
 
-    def _read(self) -> float:
-        fields = self._stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def _read(self) -> dict[int, float]:
+        return cpu_seconds(family(self._root))
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Run the load over HTTP."""
-    job, tally = Job(args.command, args.items), Tally()
+    job, tally = Job(args.command, args.items, args.form), Tally()
     return await run_load(
         lambda number, failed: Connection(job, number, tally, failed), tally, job.items, args
     )
@@ -305,40 +356,47 @@ def summary(tally: Tally, items: int, cpu: CpuMeter, seconds: float) -> dict[str
         "seconds": round(seconds, 4),
         "requests": tally.requests,
         "requests_per_s": round(tally.requests / seconds, 1),
-        "tokens_per_s": round(tally.requests * items / seconds),
+        "tokens_per_s": round(tally.all_items(items) / seconds),
         "bytes_per_request": round(tally.received / tally.requests, 1),
-        "first_item_ms": _percentiles(tally.first_item_s),
-        "total_ms": _percentiles(tally.total_s),
+        "first_item_ms": percentiles(tally.first_item_s),
+        "total_ms": percentiles(tally.total_s),
         "server_cpu": round(cpu.server() / seconds, 3),
         "load_cpu": round(cpu.own() / seconds, 3),
     }
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float]:
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Return what half and 99 of 100 do not exceed, and the largest, in milliseconds."""
     ordered = sorted(seconds)
     ranks = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
     last = len(ordered) - 1
     return {name: round(ordered[round(rank * last)] * 1000, 3) for name, rank in ranks}
 
 
-def main() -> None:
-    """Run one measurement and print it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--server-pid", type=int, required=True)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what every load is told."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--server-pid", type=int, default=0)
     parser.add_argument("--command", required=True)
-    parser.add_argument("--items", type=int, required=True, help="items per stream; 0: not a stream")
+    parser.add_argument("--form", choices=FORMS, default="ndjson")
+    parser.add_argument("--items", type=int, default=0, help="items per stream; 0: not a stream")
     parser.add_argument("--connections", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--calls", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--warm-up", type=float, default=0.5)
     parser.add_argument("--core", type=int, required=True)
-    args = parser.parse_args()
+    return parser
+
+
+def tell(measure: Callable[[argparse.Namespace], Coroutine[Any, Any, Any]], args: argparse.Namespace) -> None:
+    """Run one measurement on its core and print it as JSON, or exit with what was wrong."""
     os.sched_setaffinity(0, {args.core})
     try:
         print(json.dumps(uvloop.run(measure(args))))
-    except (WrongAnswer, OSError, ValueError, KeyError) as error:
+    except (WrongAnswer, OSError, ValueError, KeyError, EOFError, asyncio.TimeoutError) as error:
         sys.exit(f"load: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    tell(measure, arguments(__doc__).parse_args())

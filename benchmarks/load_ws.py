@@ -10,16 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import uvloop
-from load import ITEM_MARK, Tally, WrongAnswer, check_stream, now, run_load
+from load import ITEM_MARK, Tally, WrongAnswer, arguments, check_stream, now, run_load, tell
 
 ENDED = re.compile(rb'"status":"completed"[^\x81]*?"task_id":"c(\d+)r(\d+)","seq":(\d+)[,}]')
 BEGUN = re.compile(rb'"task_id":"c(\d+)r\d+","seq":1}')
@@ -140,7 +137,9 @@ class Connection(asyncio.Protocol):
         seam = len(self._tail)
         data = self._tail + data
         # What begins before the seam, and was whole, was counted with the piece before.
-        self._items += data.count(ITEM_MARK, max(0, seam - len(ITEM_MARK) + 1))
+        came = data.count(ITEM_MARK, max(0, seam - len(ITEM_MARK) + 1))
+        self._items += came
+        self._tally.items += came
         if ERROR in data:
             raise WrongAnswer(f"an error: {data[data.index(ERROR) :][:300]!r}")
         if self._waiting:
@@ -198,25 +197,5 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def main() -> None:
-    """Print what was measured as JSON, or exit with what was wrong."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--server-pid", type=int, required=True)
-    parser.add_argument("--command", required=True)
-    parser.add_argument("--items", type=int, required=True)
-    parser.add_argument("--calls", type=int, default=1)
-    parser.add_argument("--connections", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--warm-up", type=float, default=0.5)
-    parser.add_argument("--core", type=int, required=True)
-    args = parser.parse_args()
-    os.sched_setaffinity(0, {args.core})
-    try:
-        print(json.dumps(uvloop.run(measure(args))))
-    except (WrongAnswer, OSError, ValueError, KeyError) as error:
-        sys.exit(f"load: {type(error).__name__}: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    tell(measure, arguments(__doc__).parse_args())

@@ -14,10 +14,14 @@ class Contender:
 
     Attributes:
         name: What the report calls it.
-        app: A script in `apps/`, started with `--core N`; it prints its port.
+        app: A script in `apps/`, started with `--core N`, which prints its port; "peer": the app in its
+            folder in `peers/`, started with `--port N`; "": there is nothing to start.
         command: What the load asks for.
-        peer: The folder in `peers/` with its pinned requirements; "" for what runs on penstock's own.
         what: One line for the report.
+        peer: The folder in `peers/` with its pinned requirements; "" for what runs on penstock's own.
+        form: How the answers stand on the wire; `load.py` says which there are.
+        at: The numbers of connections it is asked with; none: all of the workload's.
+        both_cores: Whether it may use the load's core as well, as it is several processes.
     """
 
     name: str
@@ -25,6 +29,13 @@ class Contender:
     command: str
     what: str
     peer: str = ""
+    form: str = "ndjson"
+    at: tuple[int, ...] = ()
+    both_cores: bool = False
+
+    def asked_with(self, connections: int) -> bool:
+        """Whether it is asked with so many connections."""
+        return not self.at or connections in self.at
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class Workload:
         fresh: Whether each measurement has a server of its own, as memory that was used once is used again.
         calls: Calls that are under way on one connection.
         floor: The contender all others are divided by.
+        unit: What ``connections`` counts.
     """
 
     name: str
@@ -48,6 +60,23 @@ class Workload:
     load: str = "load.py"
     fresh: bool = False
     calls: int = 1
+    unit: str = "connection"
+
+    @property
+    def units(self) -> str:
+        """What ``connections`` counts, if it is not one."""
+        noun, space, rest = self.unit.partition(" ")
+        return f"{noun}s{space}{rest}"
+
+
+BARE = Contender("bare", "bare.py", "predict", "bare ASGI app: encodes each token, one write")
+SCRIPTED = Contender("penstock_scripted", "penstock_app.py", "predict", "penstock over the scripted engine")
+ITEMS = Contender("penstock_items", "penstock_app.py", "items", "penstock over a plain async generator")
+
+
+def peer(name: str, what: str, *, both_cores: bool = False) -> Contender:
+    """Return a peer, which sends the items alone."""
+    return Contender(name, "peer", "predict", what, name, form="plain", both_cores=both_cores)
 
 
 OVER_WEBSOCKET = (
@@ -55,24 +84,72 @@ OVER_WEBSOCKET = (
         "bare", "bare_ws.py", "items", "bare ASGI app: sends each token, uvicorn's writes joined to one"
     ),
     Contender("joined", "joined_ws.py", "items", "the limit: messages made by hand, one write"),
-    Contender("naive", "naive_ws.py", "items", "Starlette, one message and one write per token", "naive"),
-    Contender("penstock_scripted", "penstock_app.py", "predict", "penstock over the scripted engine"),
-    Contender("penstock_items", "penstock_app.py", "items", "penstock over a plain async generator"),
+    Contender("naive", "naive_ws.py", "items", "Starlette, one message and one write per token", "starlette"),
+    SCRIPTED,
+    ITEMS,
 )
 
-WORKLOADS = (
+OVER_HTTP = (
     Workload(
         name="stream-256tok",
         what="NDJSON streams of 256 tokens that are always ready",
         items=256,
-        connections=(1, 32, 256),
+        connections=(1, 32, 256, 1000),
         contenders=(
-            Contender("bare", "bare.py", "predict", "bare ASGI app: encodes each token, one write"),
+            BARE,
             Contender(
-                "naive", "naive.py", "predict", "Starlette, one yield and one write per token", "naive"
+                "naive",
+                "naive.py",
+                "predict",
+                "Starlette, one yield and one write per token",
+                "starlette",
+                at=(1, 32, 256),
             ),
-            Contender("penstock_scripted", "penstock_app.py", "predict", "penstock over the scripted engine"),
-            Contender("penstock_items", "penstock_app.py", "items", "penstock over a plain async generator"),
+            SCRIPTED,
+            ITEMS,
+        ),
+    ),
+    Workload(
+        name="stream-sse",
+        what="the same streams as server-sent events",
+        items=256,
+        connections=(32,),
+        contenders=(
+            Contender("bare", "bare.py", "predict", "bare ASGI app, as server-sent events", form="sse"),
+            Contender("penstock_ndjson", "penstock_app.py", "predict", "penstock, as NDJSON"),
+            Contender("penstock_sse", "penstock_app.py", "predict", "penstock, as such events", form="sse"),
+        ),
+    ),
+    Workload(
+        name="stream-cumulative",
+        what="NDJSON streams of 256 tokens, of which each comes with all the text so far",
+        items=256,
+        connections=(32,),
+        contenders=(
+            Contender("bare", "bare.py", "cumulative", "bare ASGI app", form="cumulative"),
+            Contender(
+                "penstock", "penstock_app.py", "cumulative", "penstock, scripted engine", form="cumulative"
+            ),
+        ),
+    ),
+    Workload(
+        name="stream-threads",
+        what="the streams of `stream-256tok` from a generator that is not async, each in a thread",
+        items=256,
+        connections=(32,),
+        contenders=(
+            BARE,
+            Contender("penstock_threads", "penstock_app.py", "threads", "penstock: an author's `def`"),
+        ),
+    ),
+    Workload(
+        name="first-item",
+        what="streams of one token: what it costs that a call begins",
+        items=1,
+        connections=(1,),
+        contenders=(
+            Contender("bare", "bare.py", "one", "bare ASGI app: three frames in one write"),
+            Contender("penstock_scripted", "penstock_app.py", "one", "penstock over the scripted engine"),
         ),
     ),
     Workload(
@@ -82,10 +159,46 @@ WORKLOADS = (
         connections=(1, 32, 256),
         contenders=(
             Contender("bare", "bare.py", "add", "bare ASGI app: decodes, adds, encodes"),
-            Contender("naive", "naive.py", "add", "Starlette JSONResponse", "naive"),
+            Contender("naive", "naive.py", "add", "Starlette JSONResponse", "starlette"),
             Contender("penstock_add", "penstock_app.py", "add", "penstock: an author's `async def`"),
         ),
     ),
+    Workload(
+        name="paced",
+        what="NDJSON streams of 50 tokens a second each",
+        items=0,
+        connections=(500, 2000),
+        contenders=(
+            Contender(
+                "bare", "bare_paced.py", "paced", "bare ASGI app: each token is written when it is due"
+            ),
+            Contender("penstock", "penstock_paced.py", "paced", "penstock, a scripted engine of this pace"),
+        ),
+        load="paced.py",
+        unit="stream",
+    ),
+)
+
+PEERS = (
+    Workload(
+        name="peers",
+        what="streams of the same 256 items from other servers, written as their own documentation shows",
+        items=256,
+        connections=(32,),
+        contenders=(
+            BARE,
+            SCRIPTED,
+            peer("starlette", "Starlette on uvicorn, one process"),
+            peer("aiohttp", "aiohttp's own server, one process"),
+            peer("litserve", "LitServe, a server and a worker, both cores", both_cores=True),
+            peer("bentoml", "BentoML, two workers, both cores", both_cores=True),
+            peer("ray", "Ray Serve, a proxy and a replica, both cores", both_cores=True),
+        ),
+        fresh=True,
+    ),
+)
+
+OTHERS = (
     Workload(
         name="ws-256tok",
         what="WebSocket streams of 256 tokens that are always ready, one call at a time on each socket",
@@ -114,5 +227,50 @@ WORKLOADS = (
         ),
         load="idle_ws.py",
         fresh=True,
+        unit="socket",
+    ),
+    Workload(
+        name="in-process",
+        what="the streams of `stream-256tok` without a network, read where they are made",
+        items=256,
+        connections=(32,),
+        contenders=(
+            Contender("bare", "", "bare", "the bare ASGI app's frames, encoded and joined"),
+            Contender("penstock_frames", "", "frames", "penstock, to the bytes of an HTTP response"),
+            Contender("penstock_client", "", "client", "penstock, read item by item by its own client"),
+        ),
+        load="inprocess.py",
+        unit="stream",
+    ),
+    Workload(
+        name="disconnect",
+        what="from a client's close to the author's code",
+        items=0,
+        connections=(0, 1, 50, 500),
+        contenders=(
+            Contender("silent", "leaving.py", "silent", "the model says nothing"),
+            Contender("flood", "leaving.py", "flood", "it says more than the client reads"),
+            Contender(
+                "busy", "leaving.py", "busy", "silent, while 32 streams take all they can get", at=(0,)
+            ),
+        ),
+        load="disconnect.py",
+        unit="request ahead",
+    ),
+    Workload(
+        name="startup",
+        what="from a new process to its end",
+        items=0,
+        connections=(1,),
+        contenders=(
+            Contender("python", "", "python", "`python -c pass`"),
+            Contender("import", "", "import", "`import penstock`"),
+            Contender("help", "", "help", "`penstock --help`"),
+        ),
+        floor="python",
+        load="startup.py",
+        unit="process",
     ),
 )
+
+WORKLOADS = (*OVER_HTTP, *PEERS, *OTHERS)

@@ -6,15 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from frames import TOKENS, accepted, answer, completed, token
+from frames import TOKENS, accepted, answer, completed, cumulative, token
 from hosting import serve_asgi
 
 _encode = msgspec.json.encode
-STREAM = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"application/x-ndjson")],
-}
+SSE = b"text/event-stream"
+LENGTHS = {"one": 1}  # of the streams that have another one
 
 
 class Numbers(msgspec.Struct):
@@ -45,15 +42,23 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})
     else:
-        await send(STREAM)
-        await send({"type": "http.response.body", "body": _stream(body.command)})
+        as_events = (b"accept", SSE) in scope["headers"]
+        headers = [(b"content-type", SSE if as_events else b"application/x-ndjson")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": stream(body.command, as_events)})
 
 
-def _stream(command: str) -> bytes:
+def stream(command: str, as_events: bool) -> bytes:
+    """Return the whole of one stream."""
+    tokens = LENGTHS.get(command, TOKENS)
+    frame = cumulative if command == "cumulative" else token
     lines = [_encode(accepted(command))]
-    for seq in range(1, TOKENS + 1):
-        lines.append(_encode(token(seq, command)))
-    return b"\n".join((*lines, _encode(completed(command)), b""))
+    for seq in range(1, tokens + 1):
+        lines.append(_encode(frame(seq, command)))
+    lines.append(_encode(completed(command, tokens)))
+    if as_events:
+        return b"".join([b"id: %d\ndata: %b\n\n" % numbered for numbered in enumerate(lines)])
+    return b"\n".join((*lines, b""))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await _say(send, accepted(ask.command, ask.task_id))
         for seq in range(1, TOKENS + 1):
             await _say(send, token(seq, ask.command, ask.task_id))
-        await _say(send, completed(ask.command, ask.task_id))
+        await _say(send, completed(ask.command, task_id=ask.task_id))
 
 
 async def _say(send: Any, frame: Any) -> None:

@@ -39,9 +39,15 @@ def token(seq: int, command: str, task_id: str = REQUEST_ID) -> dict[str, Any]:
     }
 
 
-def completed(command: str, task_id: str = REQUEST_ID) -> dict[str, Any]:
+def cumulative(seq: int, command: str) -> dict[str, Any]:
+    """Return the frame of one token that has all the text so far."""
+    data = {"text": "token " * seq, "chunk": "token ", "finished": False}
+    return {**token(seq, command), "data": data}
+
+
+def completed(command: str, tokens: int = TOKENS, task_id: str = REQUEST_ID) -> dict[str, Any]:
     """Return the last frame of a stream."""
-    return frame("completed", TOKENS + 1, command, task_id, metrics=METRICS)
+    return frame("completed", tokens + 1, command, task_id, metrics={**METRICS, "items": tokens})
 
 
 def answer(total: int) -> dict[str, Any]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import uvicorn
 import uvloop
-
-PACKAGES = ("penstock", "uvicorn", "uvloop", "httptools", "websockets", "starlette", "msgspec", "pydantic")
+from versions import versions
 
 
 def pin_to_core() -> None:
@@ -27,17 +24,6 @@ def pin_to_core() -> None:
 def say_ready(port: int) -> None:
     """Print the one line that `run.py` waits for."""
     print(json.dumps({"port": port, "versions": versions()}), flush=True)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what runs here."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def serve_asgi(app: Callable[..., Any], ws: Any = "none") -> None:

@@ -49,7 +49,7 @@ def _stream(command: str, task_id: str) -> bytes:
     lines = [_encode(accepted(command, task_id))]
     for seq in range(1, TOKENS + 1):
         lines.append(_encode(token(seq, command, task_id)))
-    lines.append(_encode(completed(command, task_id)))
+    lines.append(_encode(completed(command, task_id=task_id)))
     return b"".join([part for line in lines for part in (_head(len(line)), line)])
 
 

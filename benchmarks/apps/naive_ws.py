@@ -29,7 +29,7 @@ async def _answer(socket: WebSocket, command: str, task_id: str) -> None:
     await _say(socket, accepted(command, task_id))
     for seq in range(1, TOKENS + 1):
         await _say(socket, token(seq, command, task_id))
-    await _say(socket, completed(command, task_id))
+    await _say(socket, completed(command, task_id=task_id))
 
 
 async def _say(socket: WebSocket, frame: Any) -> None:

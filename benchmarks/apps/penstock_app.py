@@ -1,8 +1,8 @@
-"""penstock: a scripted engine behind an author's command, a generator without an engine, and `add`."""
+"""penstock: a scripted engine behind an author's commands, generators without an engine, and `add`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvloop
@@ -31,6 +31,29 @@ async def predict(prompt: str) -> AsyncIterator[dict[str, Any]]:
 @rt.streaming_command("items", concurrency=PERMITS)
 async def items(prompt: str) -> AsyncIterator[dict[str, Any]]:
     """Yield the same items without an engine."""
+    for _ in range(TOKENS):
+        yield {"text": "token ", "chunk": "token ", "finished": False}
+
+
+@rt.streaming_command("one", concurrency=PERMITS)
+async def one(prompt: str) -> AsyncIterator[dict[str, Any]]:
+    """Say one token: what comes before it is all that it costs."""
+    async for piece in engine.stream_text(prompt, max_tokens=1):
+        yield {"text": piece, "chunk": piece, "finished": False}
+
+
+@rt.streaming_command("cumulative", concurrency=PERMITS)
+async def cumulative(prompt: str) -> AsyncIterator[dict[str, Any]]:
+    """Say with every token all the text so far."""
+    text = ""
+    async for piece in engine.stream_text(prompt, max_tokens=TOKENS):
+        text += piece
+        yield {"text": text, "chunk": piece, "finished": False}
+
+
+@rt.streaming_command("threads", concurrency=PERMITS)
+def threads(prompt: str) -> Iterator[dict[str, Any]]:
+    """Yield the same items in a thread."""
     for _ in range(TOKENS):
         yield {"text": "token ", "chunk": "token ", "finished": False}
 
