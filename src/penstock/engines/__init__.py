@@ -46,6 +46,11 @@ ADAPTERS: dict[str, Adapter] = {
         "openai://127.0.0.1:8080 or openai:gpt-5-mini",
         "penstock.engines.openai:openai_capacity",
     ),
+    "sglang": Adapter(
+        "penstock.engines.sglang:open_sglang",
+        "sglang://127.0.0.1:30000",
+        "penstock.engines.sglang:sglang_capacity",
+    ),
     "scripted": Adapter("penstock.engines.scripted:open_scripted", "scripted:tokens=256,delay_ms=20"),
 }
 _DEFAULT = "llamacpp"

@@ -252,9 +252,9 @@ class SGLangServer(Upstream):
                 work.stop()
                 return
             await self._more(work, connection, told)
-            told = work.said
-            yield work.finish
-            if work.finish is not None:
+            told, finish = work.said, work.finish
+            yield finish
+            if finish is not None:
                 return
 
     async def _more(self, work: Generation, connection: Connection, told: int) -> None:
