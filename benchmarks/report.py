@@ -76,7 +76,9 @@ def _aims(results: dict[str, Any]) -> str:
 def _workload(workload: Workload, results: dict[str, Any]) -> str:
     samples = [sample for sample in results["samples"] if sample["workload"] == workload.name]
     lines = [f"## {workload.name}", "", f"{workload.what[0].upper()}{workload.what[1:]}.", ""]
-    lines += [f"- `{contender.name}`: {contender.what}" for contender in workload.contenders]
+    present = {sample["contender"] for sample in samples}
+    contenders = [contender for contender in workload.contenders if contender.name in present]
+    lines += [f"- `{contender.name}`: {contender.what}" for contender in contenders]
     if workload.name == "peers":
         without = results.get("without", {})
         lines += [f"- `{name}` has no result: {why}" for name, why in sorted(without.items())]

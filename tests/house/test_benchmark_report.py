@@ -72,6 +72,41 @@ def test_a_ratio_is_taken_within_each_repeat() -> None:
     assert rows(samples)[bound] == "**missed**"
 
 
+TIMES = {"p50": 1.0, "p99": 2.0, "max": 3.0}
+KINDS = {
+    "stream-256tok": {"tokens_per_s": 100, "first_item_ms": TIMES, "load_cpu": 0.1},
+    "in-process": {"tokens_per_s": 100},
+    "unary-add": {
+        "items": 0,
+        "tokens_per_s": 0,
+        "requests_per_s": 50.0,
+        "first_item_ms": TIMES,
+        "load_cpu": 0.1,
+    },
+    "paced": {"paced_tokens_per_s": 100, "gap_ms": TIMES, "load_lag_ms": TIMES, "load_cpu": 0.1},
+    "ws-idle": {"idle_kb_per_socket": 20.0, "used_kb_per_socket": 21.0},
+    "disconnect": {"felt_ms": [1.0, 2.0, 3.0]},
+    "startup": {
+        "starts": 10,
+        "start_ms": TIMES,
+        "start_cpu_ms": TIMES,
+        "imports_ms": {"rich": 9.5},
+        "heavy": [],
+    },
+}
+
+
+@pytest.mark.parametrize("workload", KINDS)
+def test_each_kind_of_sample_has_its_table(report: ModuleType, workload: str) -> None:
+    known = {one.name: one for one in report.WORKLOADS}[workload]
+    names = [contender.name for contender in known.contenders][:2]
+    found = [{**sample(name, 1, **KINDS[workload]), "workload": workload} for name in names]
+    text = "\n".join(import_module("tables").tables(known, found))
+    widths = {line.count("|") for line in text.splitlines() if line}
+    assert len(widths) == 1
+    assert text.count("\n|") == 2 + len(names)
+
+
 def test_the_chart_has_a_bar_for_each_figure(report: ModuleType) -> None:
     chart = report.draw({"samples": [sample("bare", 32, tokens_per_s=10), sample("bare", 1, tokens_per_s=5)]})
     assert chart.count("bare ASGI") == 1
