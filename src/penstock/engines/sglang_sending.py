@@ -31,8 +31,8 @@ _log = logging.getLogger("penstock.engines")
 
 # What is read ahead of a slow reader, in bytes.
 _AHEAD = 1024 * 1024
-# How long a server may take to say its last after an abort: one step of the model, and much room.
-_LAST_S = 1.0
+# How much of the time to close the server has to say its last after an abort: it needs one step of its model.
+_OF_CLOSING = 0.25
 # An abort that is lost is said once more; one that came too early for the server is as good as lost.
 _ABORTS = 2
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -190,7 +190,7 @@ class Sending(httpx.AsyncByteStream):
         for _ in range(_ABORTS):
             if not await self._abort():
                 return
-            with anyio.move_on_after(_LAST_S):
+            with anyio.move_on_after(self._place.close_s * _OF_CLOSING):
                 await self._said_its_last()
                 if self._call is not None:
                     self._call.upstream_confirmed()

@@ -79,6 +79,7 @@ class SGLangServer(Upstream):
         self.abort_gate = asyncio.Event()
         self.abort_gate.set()
         self.abort_status = 200
+        self.ignores_aborts = False
         self.aborted_by_itself_after = math.inf
         self.abort_reason: dict[str, Any] = {"message": "Abort", "status_code": None}
 
@@ -110,7 +111,7 @@ class SGLangServer(Upstream):
         if self.abort_status == 200:
             hit = [work for name, work in self.live.items() if name.startswith(rid)]
             if rid in self.live:
-                for work in hit:
+                for work in () if self.ignores_aborts else hit:
                     work.stop()
             else:
                 self.useless.append(rid)
