@@ -19,6 +19,7 @@ from penstock.engines.sglang_address import Server, server_of
 from penstock.engines.sglang_names import Names
 from penstock.engines.sglang_reading import SGLangReading
 from penstock.engines.sglang_sending import Sending
+from penstock.engines.upstream import faults
 from penstock.engines.upstream.engine import Question, UpstreamEngine
 from penstock.engines.upstream.patience import Deadlines
 from penstock.engines.upstream.upstream import Upstream
@@ -32,10 +33,15 @@ _OF_CLOSING = 0.8
 
 
 class SGLangChatReading(OpenAIReading):
-    """Reads the chat route."""
+    """Reads the chat route, whose answers carry the ``rid`` as their id."""
 
     rid = ""
     """By which id the server knows the generation."""
+
+    def _identify(self, told: str) -> None:
+        if told != self.rid:
+            raise faults.garbled(self.engine_id, "answers another request than the one it was sent")
+        super()._identify(told)
 
 
 class SGLangEngine(UpstreamEngine[httpx.AsyncClient]):

@@ -188,11 +188,12 @@ class Sending(httpx.AsyncByteStream):
 
     async def _call_off(self) -> None:
         for _ in range(_ABORTS):
-            if not await self._abort():
+            # Without an answer there is nothing to read on: whether it helped, nobody can tell.
+            if not await self._abort() or self._inner is None:
                 return
             with anyio.move_on_after(self._place.close_s * _OF_CLOSING):
                 await self._said_its_last()
-                if self._call is not None:
+                if self._call is not None and (self._ended or self._error is None):
                     self._call.upstream_confirmed()
                 return
         _log.warning("%s: %s was aborted, and goes on", self._place.engine_id, self._rid)

@@ -80,6 +80,8 @@ class SGLangServer(Upstream):
         self.abort_gate.set()
         self.abort_status = 200
         self.ignores_aborts = False
+        self.mistake = ""
+        """What it finds wrong with every request."""
         self.aborted_by_itself_after = math.inf
         self.abort_reason: dict[str, Any] = {"message": "Abort", "status_code": None}
 
@@ -207,8 +209,8 @@ class SGLangServer(Upstream):
         await self.known_gate.wait()
         if connection.lost.is_set():
             return None
-        if rid in self.live:
-            await self._refused(connection, f"Duplicate request ID detected: {rid}")
+        if self.mistake or rid in self.live:
+            await self._refused(connection, self.mistake or f"Duplicate request ID detected: {rid}")
             return None
         pieces = self.pieces or [f"{prompt}#{number} ".encode() for number in range(self.length)]
         work = Generation(rid, pieces, limit, len(prompt.split()))
