@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from docs.pages import DOCS, codes, fences, table
 from observability.scripted import everything
@@ -19,7 +20,8 @@ SUFFIX = {"counter": "_total", "info": "_info"}
 
 async def exported() -> dict[str, tuple[str, list[str]]]:
     """Return the metrics of a run in which everything happens: their types and labels, by name."""
-    families = Exposition((await everything()).recorder).registry.collect()
+    _, body = Exposition((await everything()).recorder)("application/openmetrics-text")
+    families = text_string_to_metric_families(body.decode())
     return {
         family.name + SUFFIX.get(family.type, ""): (
             family.type,

@@ -90,11 +90,9 @@ async def test_apps_in_one_process_do_not_clash() -> None:
     one, two = Run(("add",)), Run(("add",))
     shows = Exposition(one.recorder), Exposition(two.recorder)
     one.start("add").complete(1, has_answer=True)
-    line = 'penstock_calls_total{command="add",reason="",status="completed",workflow=""} '
-    assert [line + number in show("")[1].decode() for show, number in zip(shows, "10", strict=True)] == [
-        True,
-        True,
-    ]
+    labels = {"command": "add", "workflow": "", "status": "completed", "reason": ""}
+    key = ("penstock_calls_total", frozenset(labels.items()))
+    assert [samples(list(read_text(show("")[1].decode())))[key] for show in shows] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -136,3 +134,16 @@ async def test_names_that_need_it_are_escaped() -> None:
         families = list(read(Exposition(run.recorder)(accept)[1].decode()))
         found = {s.labels.get("command") for f in families for s in f.samples if "calls_total" in s.name}
         assert found == {name, ""}
+
+
+@given(st.text(), st.lists(st.floats(0, 1e6)))
+def test_any_name_and_any_value_come_back_from_either_form(name: str, given: list[float]) -> None:
+    run = Run((name,))
+    for value in given:
+        run.recorder.commands[name].gap.observe(value)
+    for accept, read in (("", read_text), (OPEN, read_openmetrics)):
+        found = samples(list(read(Exposition(run.recorder)(accept)[1].decode())))
+        whose = frozenset({("command", name), ("workflow", "")})
+        assert found["penstock_items_total", whose] == 0
+        assert found.get(("penstock_gap_seconds_count", whose), 0) == len(given)
+        assert found.get(("penstock_gap_seconds_sum", whose), 0) == run.recorder.commands[name].gap.total
