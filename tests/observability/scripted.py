@@ -75,6 +75,7 @@ async def everything() -> Run:
     run.clock.advance(2.0)  # and its work never stops
     run.start()
     run.recorder.refused(CallError("no command 'x'", ErrorCode.NOT_FOUND))
+    run.recorder.turned(0.0078125)
     for _ in range(3):
         run.doors["predict"].enter()
     return run

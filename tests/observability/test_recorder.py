@@ -185,3 +185,9 @@ async def test_the_whole_run_comes_out_even() -> None:
     assert sum(tally.outcomes.values()) == 4
     assert (tally.in_flight, tally.cancelled, len(tally.stuck)) == (1, 1, 1)
     assert sum(recorder.workflows["tale"].outcomes.values()) == 1
+
+
+def test_the_turns_of_the_event_loop_are_counted(run: Run) -> None:
+    run.recorder.turned(0.25)
+    run.recorder.turned(0.5)
+    assert values(run.recorder.loop) == (2, 0.75)

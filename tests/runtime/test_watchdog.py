@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
+from penstock.calls.observer import Observer
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import Start
 from penstock.runtime import watchdog
@@ -114,3 +115,30 @@ async def test_closing_does_not_hold_the_loop_for_a_pause(monkeypatch: pytest.Mo
     closing.start()
     closing.join(10)
     assert not closing.is_alive()
+
+
+class Delays(Observer):
+    """Keeps what is told of the event loop."""
+
+    def __init__(self) -> None:
+        self.told: list[float] = []
+        self.twice = asyncio.Event()
+
+    def turned(self, after_s: float) -> None:
+        self.told.append(after_s)
+        if len(self.told) == 2:
+            self.twice.set()
+
+
+async def test_the_observer_is_told_how_long_the_loop_takes() -> None:
+    delays = Delays()
+    dog = Watchdog([], delays, held_s=10)
+    try:
+        dog.wake()
+        threading.Event().wait(0.3)  # the loop is held, while its first sign of life is awaited
+        with anyio.fail_after(5):
+            await delays.twice.wait()
+    finally:
+        dog.close()
+    assert min(delays.told) >= 0
+    assert max(delays.told) >= 0.05

@@ -51,5 +51,8 @@ class Observer:
     def stopped(self, live: Live, after_s: float | None) -> None:
         """Its work has really stopped and its permit is free; how long after its cancel, if there was one."""
 
+    def turned(self, after_s: float) -> None:
+        """The event loop has come to what was put into its queue so long before."""
+
 
 NOBODY = Observer()

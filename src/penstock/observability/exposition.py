@@ -69,6 +69,7 @@ class Exposition:
                 [line for whose, tally in served for line in family.samples(whose, histogram(tally))],
             )
         yield from _cancels(served)
+        yield _LOOP, _LOOP.samples("", recorder.loop)
 
 
 def _prefers_openmetrics(accept: str) -> bool:
@@ -139,6 +140,12 @@ _DELIVERY = Family(
     "penstock_cancel_delivery_seconds", "histogram", "From a cancel to the code that feels it."
 )
 _STOP = Family("penstock_cancel_stop_seconds", "histogram", "From a cancel to the end of the work.")
+
+_LOOP = Family(
+    "penstock_event_loop_delay_seconds",
+    "histogram",
+    "From a callback that is due to its turn, while calls run.",
+)
 
 
 def _ended(served: Iterable[Served]) -> Iterator[Shown]:

@@ -109,6 +109,7 @@ class Recorder(Observer):
         workflows: By name.
         admissions: The permits and queues of the commands.
         refusals: Calls that were refused, by code.
+        loop: Seconds that the event loop took to come to something new.
     """
 
     def __init__(self) -> None:
@@ -116,6 +117,7 @@ class Recorder(Observer):
         self.workflows: dict[str, Tally] = {}
         self.admissions: Mapping[str, Admission] = {}
         self.refusals: Counter[str] = Counter()
+        self.loop = Histogram(WAIT_S)
         self._unserved = Tally()  # never shown; an observer must not raise
 
     def _of(self, live: Live) -> Tally:
@@ -182,6 +184,10 @@ class Recorder(Observer):
         tally.cancelled -= 1
         tally.stuck.discard(live.request_id)
         tally.cancels[_cause(live)].stopped.observe(after_s)
+
+    def turned(self, after_s: float) -> None:
+        """Count how long the event loop took."""
+        self.loop.observe(after_s)
 
 
 def _cause(live: Live) -> str:

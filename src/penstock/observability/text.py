@@ -48,7 +48,7 @@ class Family(NamedTuple):
         counts = tuple(accumulate(histogram.counts))
         if not counts[-1]:
             return ()
-        start = f'{self.name}_bucket{{{labels},le="'
+        start = f'{self.name}_bucket{{{labels}{"," if labels else ""}le="'
         edges = _edges(histogram.bounds)
         buckets = [f'{start}{edge}"}} {count}\n' for edge, count in zip(edges, counts, strict=True)]
         total = f"{self.name}_sum{{{labels}}} {histogram.total}\n"

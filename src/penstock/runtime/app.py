@@ -386,7 +386,7 @@ class App:
         self._state = ProjectState(self._isolation.keep(self._commands), self._retiring.start)
         here = [bound for name, bound in self._commands.items() if self._isolation.pool(name) is None]
         on_the_loop = [bound.command for bound in here if bound.on_the_loop]
-        self._watchdog = Watchdog(on_the_loop) if on_the_loop else None
+        self._watchdog = Watchdog(on_the_loop, self._observer) if on_the_loop else None
         for name, bound in self._commands.items():
             self._admissions[name] = Admission(bound.concurrency, bound.queue, name, self._clock.monotonic)
         self._observer.serves(self._admissions, self._workflows)

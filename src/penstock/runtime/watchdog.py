@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from types import CodeType, FrameType
 
+from penstock.calls.observer import NOBODY, Observer
 from penstock.runtime.command import Command
 from penstock.runtime.threads import tell
 
@@ -30,10 +32,14 @@ class Watchdog:
 
     Args:
         commands: Those that run on the loop.
+        observer: Is told how long the loop takes to give each sign.
         held_s: Warn after this many seconds.
     """
 
-    def __init__(self, commands: Iterable[Command], held_s: float = HELD_S) -> None:
+    def __init__(
+        self, commands: Iterable[Command], observer: Observer = NOBODY, held_s: float = HELD_S
+    ) -> None:
+        self._observer = observer
         self._names = {code: command.name for command in commands if (code := _code(command)) is not None}
         self._held_s = held_s
         self._loop = asyncio.get_running_loop()
@@ -66,11 +72,15 @@ class Watchdog:
             self._alive.clear()
             if self._closed.is_set():  # looked at after the clear, which may have undone what `close` set
                 return
-            tell(self._loop, self._alive.set)
+            tell(self._loop, partial(self._turned, time.monotonic()))
             if not self._alive.wait(self._held_s):
                 self._warn(time.monotonic() - self._held_s)
                 self._alive.wait()
             self._closed.wait(PAUSE_S)
+
+    def _turned(self, asked: float) -> None:
+        self._alive.set()
+        self._observer.turned(time.monotonic() - asked)
 
     def _warn(self, since: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
