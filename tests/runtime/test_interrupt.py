@@ -17,7 +17,7 @@ import pytest
 from penstock.runtime.interrupt import CallInterrupted, Interrupt, interruptible, raised_here, shield
 
 WAIT_S = 10.0
-RACES = 2000
+RACES = 3000
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +69,7 @@ class Race:
             interrupt._throw = partial(throw_late, interrupt._throw, chance.choice((0, 0, 100)))
             call = make(self._turns + chance.randrange(100), ready)
             self._calls.put((interrupt, lambda call=call, interrupt=interrupt: call(interrupt)))
-            while not ready.is_set():
-                pass
+            assert ready.wait(WAIT_S)
             interrupt.request()
             self._over.get(timeout=WAIT_S)
         self._calls.put(None)
