@@ -155,3 +155,150 @@ async def test_a_callback_registered_after_the_cancel_runs_at_once(connect: Conn
         await call.cancel()
         assert await asyncio.to_thread(told.wait, WAIT_S)
         assert (await call.last())["status"] == "cancelled"
+
+
+@promise("P4")
+async def test_what_a_callback_raises_is_logged_and_harms_nobody(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    rt = Runtime()
+    waiting, told = asyncio.Event(), threading.Event()
+
+    def raise_it(error: BaseException) -> None:
+        raise error
+
+    @rt.command("predict")
+    async def predict():
+        for error in (ValueError("a mistake"), SystemExit("a worse one"), asyncio.CancelledError()):
+            current_call().on_abort(lambda _, error=error: raise_it(error))
+        current_call().on_abort(lambda _: told.set())
+        waiting.set()
+        await asyncio.Event().wait()
+
+    @rt.command("echo")
+    async def echo(value: int):
+        return value
+
+    async with connect(rt) as way:
+        call = await way.open("predict")
+        await happened(waiting)
+        await call.cancel()
+        assert (await call.last())["status"] == "cancelled"
+        assert await asyncio.to_thread(told.wait, WAIT_S)
+        await asyncio.to_thread(_abort_threads_are_done)
+        assert (await way.ask("echo", {"value": 1}))["data"] == 1
+        logged = [record for record in caplog.records if record.name == "penstock.abort"]
+        kinds = {record.exc_info[0] for record in logged if call.request_id in record.getMessage()}
+        assert kinds == {ValueError, SystemExit, asyncio.CancelledError}
+
+
+@promise("P4")
+async def test_a_callback_of_initialize_goes_with_the_state_it_built(connect: Connect) -> None:
+    rt = Runtime()
+    told: list[tuple[str, str]] = []
+    at = asyncio.Event()
+
+    @rt.command("initialize")
+    def initialize(name: str = "old"):
+        # In a thread of its own, as clients that connect in the background do.
+        register = threading.Thread(
+            target=lambda: register_abort_callback(lambda request_id: told.append((name, request_id)))
+        )
+        register.start()
+        register.join(WAIT_S)
+        return {"model": name}
+
+    @rt.command("predict")
+    async def predict(model=None):
+        at.set()
+        await asyncio.Event().wait()
+
+    async def opened(way: Way) -> Handle:
+        at.clear()
+        call = await way.open("predict")
+        await happened(at)
+        return call
+
+    async with connect(rt) as way:
+        with_old = await opened(way)
+        await way.ask("initialize", {"name": "new"})
+        with_new = await opened(way)
+        for call in (with_old, with_new):
+            await call.cancel()
+            await call.last()
+        await at_rest(way.dispatcher.inner)
+        await way.ask("cleanup")
+        without = await opened(way)  # which initialises anew
+        await without.cancel()
+        await without.last()
+        await asyncio.to_thread(_abort_threads_are_done)
+        expected = [("old", with_old), ("new", with_new), ("old", without)]
+        assert told == [(name, call.request_id) for name, call in expected]
+
+
+@promise("P4")
+async def test_an_early_abort_is_kept_for_who_comes_to_know_the_id_later(connect: Connect) -> None:
+    """A client that is made within the call, when that has been cancelled already."""
+    rt = Runtime()
+    inside, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    told: Counter[str] = Counter()
+    early = [lambda request_id: told.update(["early", request_id])]
+
+    @rt.command("predict")
+    def predict():
+        register_abort_callback(early[0])
+        loop.call_soon_threadsafe(inside.set)
+        go.wait(WAIT_S)
+        for _ in range(2):
+            register_abort_callback(early[0])
+            register_abort_callback(late)
+            current_call().on_abort(late)
+
+    def late(request_id: str) -> None:
+        told.update(["late", request_id])
+
+    async with connect(rt) as way:
+        call = await way.open("predict")
+        await happened(inside)
+        await call.cancel()
+        go.set()
+        assert (await call.last())["status"] == "cancelled"
+        await at_rest(way.dispatcher.inner)
+        await asyncio.to_thread(_abort_threads_are_done)
+        assert told == {"early": 1, "late": 1, call.request_id: 2}
+
+
+@promise("P4", "P8")
+async def test_a_late_abort_never_hits_a_call_that_reuses_the_id(connect: Connect) -> None:
+    rt = Runtime()
+    working: set[str] = set()  # at the upstream, by the id it was given
+    at, hold = asyncio.Event(), threading.Event()
+
+    def abort(request_id: str) -> None:
+        hold.wait(WAIT_S)  # on its way for long
+        working.discard(request_id)
+
+    @rt.command("predict")
+    async def predict():
+        working.add(current_call().request_id)
+        current_call().on_abort(abort)
+        at.set()
+        await asyncio.Event().wait()
+
+    async with connect(rt) as way:
+        first = await way.open("predict", task_id="mine")
+        await happened(at)
+        await first.cancel()
+        assert (await first.last())["status"] == "cancelled"
+        at.clear()
+        second = await way.open("predict", task_id="mine")
+        await happened(at)
+        hold.set()
+        await asyncio.to_thread(_abort_threads_are_done)
+        assert working == {second.request_id}
+        assert (await way.record("mine"))["status"] == "accepted"
+        await second.cancel()
+        await second.last()
+        await asyncio.to_thread(_abort_threads_are_done)
+        assert working == set()

@@ -299,3 +299,28 @@ def test_two_threads_racing_to_register_and_fire_call_each_once() -> None:
         thread.join()
         abort.wait_for_aborts()
         assert sorted(called) == [0, 1, 2, 3]
+
+
+def test_one_registered_while_its_call_is_cut_is_called_once() -> None:
+    for _ in range(200):
+        called: list[str] = []
+        owner, aborts, gate = AbortCallbacks(), CallAborts("0" * 32), threading.Barrier(2)
+
+        def register(
+            owner: AbortCallbacks = owner,
+            aborts: CallAborts = aborts,
+            gate: threading.Barrier = gate,
+            callback: Callable[[str], None] = called.append,
+        ) -> None:
+            gate.wait()
+            owner.add(callback)
+            aborts.catch_up(callback)
+
+        thread = threading.Thread(target=register)
+        thread.start()
+        gate.wait()
+        aborts.fire((owner,))
+        thread.join()
+        aborts.catch_up(called.append)
+        abort.wait_for_aborts()
+        assert called == ["0" * 32]

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 
+from penstock.calls import ambient
+from penstock.runtime.interrupt import shield
+
 _log = logging.getLogger("penstock.abort")
 
 AbortCallback = Callable[[str], None]
@@ -30,15 +33,15 @@ class AbortCallbacks:
         if callback not in self._callbacks:
             self._callbacks.append(callback)
 
-    def fire(self, request_id: str) -> None:
-        """Call every callback with ``request_id``, each in its own daemon thread; forgets nothing."""
-        for callback in tuple(self._callbacks):
-            _start(callback, request_id)
+    @property
+    def callbacks(self) -> tuple[AbortCallback, ...]:
+        """Those that are registered."""
+        return tuple(self._callbacks)
 
 
 class CallAborts:
-    """Callbacks about one call: each is called once at most, also one that comes during or after the
-    cancel.  Safe to use from any thread."""
+    """Who is told that one call was cancelled: each callback once at most, also one that comes during or
+    after the cancel.  Safe to use from any thread."""
 
     __slots__ = ("_callbacks", "_fired", "_lock", "_request_id")
 
@@ -59,13 +62,35 @@ class CallAborts:
         if late:
             _start(callback, self._request_id)
 
-    def fire(self) -> None:
-        """Call every callback, each in its own daemon thread."""
+    def catch_up(self, callback: AbortCallback) -> None:
+        """Call ``callback``, which is registered elsewhere, if the call was cancelled before that."""
         with self._lock:
-            due = () if self._fired else tuple(self._callbacks)
+            late = self._fired and callback not in self._callbacks
+            if late:
+                self._callbacks.append(callback)
+        if late:
+            _start(callback, self._request_id)
+
+    def fire(self, owners: Iterable[AbortCallbacks] = ()) -> None:
+        """Call every callback, also those of ``owners`` and of nobody, each in its own daemon thread."""
+        with self._lock:
+            if self._fired:
+                return
             self._fired = True
+            for owner in (*owners, _unowned):
+                self._callbacks += [each for each in owner.callbacks if each not in self._callbacks]
+            due = tuple(self._callbacks)
         for callback in due:
             _start(callback, self._request_id)
+
+
+class Abortable:
+    """A call that can be cancelled, as the code in it finds it."""
+
+    __slots__ = ("_aborts",)
+
+    def __init__(self, aborts: CallAborts) -> None:
+        self._aborts = aborts
 
 
 def _check(callback: AbortCallback) -> None:
@@ -87,7 +112,7 @@ def _start(callback: AbortCallback, request_id: str) -> None:
 def _run(callback: AbortCallback, request_id: str) -> None:
     try:
         callback(request_id)
-    except Exception:  # noqa: BLE001 - the top of a thread that runs author code
+    except BaseException:  # noqa: BLE001 - the top of a thread that runs author code
         _log.exception("abort callback %r failed for request %s", callback, request_id)
     finally:
         _running.discard(threading.current_thread())
@@ -105,36 +130,33 @@ def wait_for_aborts(timeout_s: float = 5.0) -> None:
 
 
 _unowned = AbortCallbacks()
-_owner: ContextVar[AbortCallbacks | None] = ContextVar("penstock_abort_owner", default=None)
+abort_owner: ContextVar[AbortCallbacks | None] = ContextVar("penstock_abort_owner", default=None)
 
 
 def register_abort_callback(callback: AbortCallback) -> None:
     """Have ``callback(request_id)`` called in a background thread when a call is cancelled.
 
     Meant to be called once, while the project loads or in ``initialize``; the callback then belongs to
-    that project.  Registered anywhere else it serves every project of this process.  For a callback about
-    one call use ``current_call().on_abort``.
+    that project, or to the state that was made.  Registered anywhere else it serves every project of this
+    process; in a call that has been cancelled already it is called at once.  For a callback about one call
+    use ``current_call().on_abort``.
 
     Raises:
         TypeError: It cannot be called.
     """
-    (_owner.get() or _unowned).add(callback)
-
-
-def fire_aborts(owners: Iterable[AbortCallbacks], request_id: str) -> None:
-    """Run the callbacks of ``owners`` and those nobody owns, each once."""
-    every = AbortCallbacks()
-    for owner in (*owners, _unowned):
-        for callback in owner._callbacks:
-            every.add(callback)
-    every.fire(request_id)
+    owner = abort_owner.get()
+    call: object = ambient.current.get()
+    with shield():
+        (owner or _unowned).add(callback)
+        if owner is None and isinstance(call, Abortable):
+            call._aborts.catch_up(callback)
 
 
 @contextmanager
 def owned_by(owner: AbortCallbacks) -> Iterator[None]:
     """Give callbacks registered inside to ``owner``."""
-    token = _owner.set(owner)
+    token = abort_owner.set(owner)
     try:
         yield
     finally:
-        _owner.reset(token)
+        abort_owner.reset(token)

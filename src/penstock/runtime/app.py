@@ -31,7 +31,7 @@ from penstock.protocol.dispatch import (
 )
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
 from penstock.runtime import carry
-from penstock.runtime.abort import AbortCallbacks, fire_aborts
+from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.command import BoundCommand
 from penstock.runtime.context import CallContext
 from penstock.runtime.executor import Executor, Work
@@ -333,8 +333,7 @@ class App:
     def _abort(self, context: CallContext, hold: Hold) -> None:
         if self._isolation.has(context.request_id):
             return  # its process runs the callbacks: they were registered there too, and the call is there
-        fire_aborts((self._aborts, hold.aborts), context.request_id)
-        context.fire_aborts()
+        context.fire_aborts(self._aborts, hold.aborts)
 
     # -- state ---------------------------------------------------------------------------------------
 

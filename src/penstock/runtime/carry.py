@@ -2,7 +2,7 @@
 
 ``asyncio.to_thread`` and tasks carry the context by themselves; ``threading.Thread`` (before Python's
 ``thread_inherit_context``) and ``ThreadPoolExecutor`` do not, and ``get_request_id()`` must be right there
-too.  Only penstock's own variable is carried.
+too, as must be whose an abort callback is.  Only penstock's own variables are carried.
 """
 
 from __future__ import annotations
@@ -11,13 +11,24 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from penstock.calls import ambient
+from penstock.runtime.abort import AbortCallbacks, abort_owner
 
 T = TypeVar("T")
 
 _MARK = "_penstock_call"
+
+
+class _Place(NamedTuple):
+    """The call that code runs in, and to whom the abort callbacks belong that it registers."""
+
+    call: ambient.AmbientCall | None
+    owner: AbortCallbacks | None
+
+
+_NOWHERE = _Place(None, None)
 
 
 def install() -> None:
@@ -31,10 +42,10 @@ def _carry_into_threads() -> None:
     start = threading.Thread.start
 
     def start_with_call(thread: threading.Thread) -> None:
-        call = ambient.current.get()
-        if call is not None:
+        here = _here()
+        if here != _NOWHERE:
             # On the instance, so that subclasses with a `run` of their own are served too.
-            thread.run = partial(_run_in, call, thread.run)  # type: ignore[method-assign]
+            thread.run = partial(_run_in, here, thread.run)  # type: ignore[method-assign]
         start(thread)
 
     setattr(start_with_call, _MARK, True)
@@ -47,17 +58,21 @@ def _carry_into_executors() -> None:
     def submit_with_call(
         pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        call = ambient.current.get()
         # A pool's thread serves many calls: it is started under none, and each job brings its own.
-        job = partial(_run_in, call, function)
-        return _run_in(None, submit, pool, job, *args, **kwargs)
+        job = partial(_run_in, _here(), function)
+        return _run_in(_NOWHERE, submit, pool, job, *args, **kwargs)
 
     ThreadPoolExecutor.submit = submit_with_call  # type: ignore[method-assign,assignment]
 
 
-def _run_in(call: ambient.AmbientCall | None, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    token = ambient.current.set(call)
+def _here() -> _Place:
+    return _Place(ambient.current.get(), abort_owner.get())
+
+
+def _run_in(place: _Place, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    call, owner = ambient.current.set(place.call), abort_owner.set(place.owner)
     try:
         return function(*args, **kwargs)
     finally:
-        ambient.current.reset(token)
+        ambient.current.reset(call)
+        abort_owner.reset(owner)

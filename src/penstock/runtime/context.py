@@ -13,24 +13,24 @@ from penstock.calls.live import Live
 from penstock.errors import PenstockError
 from penstock.protocol.events import EventMetrics
 from penstock.protocol.values import encode_value
-from penstock.runtime.abort import CallAborts
+from penstock.runtime.abort import Abortable, AbortCallbacks, CallAborts
 from penstock.runtime.interrupt import CallInterrupted, raised_here, shield
 
 _log = logging.getLogger("penstock.command")
 
 
-class CallContext:
+class CallContext(Abortable):
     """The call an author's function runs in; get it with ``current_call()``.
 
     Safe to use from threads that the function starts.
     """
 
-    __slots__ = ("_aborts", "_live", "_loop")
+    __slots__ = ("_live", "_loop")
 
     def __init__(self, live: Live, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(CallAborts(live.request_id))
         self._live = live
         self._loop = loop
-        self._aborts = CallAborts(live.request_id)
 
     @property
     def request_id(self) -> str:
@@ -121,9 +121,9 @@ class CallContext:
         with shield():
             self._aborts.add(callback)
 
-    def fire_aborts(self) -> None:
-        """Run what ``on_abort`` registered."""
-        self._aborts.fire()
+    def fire_aborts(self, *owners: AbortCallbacks) -> None:
+        """Run what ``on_abort`` registered, and the callbacks of ``owners``; once, for a call that is cut."""
+        self._aborts.fire(owners)
 
     def report_metrics(self, metrics: EventMetrics) -> None:
         """Put an engine's measurements into the call's terminal frame."""
