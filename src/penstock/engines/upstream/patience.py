@@ -24,6 +24,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         gap_s: Seconds from one event of the stream to the next; signs of life between them do not count.
         close_s: Seconds that closing a connection, or telling the server to stop, may take.
         retries: How often a request is sent again, before the first token only.
+        first_pause_s: Seconds before the first retry, more or less; each further pause is twice as long.
         longest_wait_s: The longest pause before a retry, in seconds; a ``Retry-After`` above it ends the
             trying.
     """
@@ -33,6 +34,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gap_s: Seconds = 60.0
     close_s: Seconds = 5.0
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
+    first_pause_s: Seconds = 0.25
     longest_wait_s: Seconds = 10.0
 
     @classmethod

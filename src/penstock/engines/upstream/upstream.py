@@ -37,7 +37,6 @@ Send = Callable[[T], Awaitable[object]]
 
 _MOST_OF_A_REFUSAL = 64 * 1024
 _MOST_OF_AN_ANSWER = 4 * 1024 * 1024
-_FIRST_PAUSE_S = 0.25
 _MARGIN_S = 5.0
 
 
@@ -181,7 +180,7 @@ class Upstream(Generic[T]):
         """Seconds until the next attempt; None when there is none."""
         if number >= self.patience.retries or not attempt.may_again or self._closed:
             return None
-        pause_s = _FIRST_PAUSE_S * 2**number * random.uniform(0.5, 1.5)
+        pause_s = self.patience.first_pause_s * 2**number * random.uniform(0.5, 1.5)
         if attempt.again_s is not None:
             pause_s = max(pause_s, attempt.again_s)
         within = pause_s <= self.patience.longest_wait_s and deadlines.allows(pause_s)
