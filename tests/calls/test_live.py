@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from penstock.calls.limits import CallLimits
-from penstock.calls.live import Live, wait_ended
+from penstock.calls.live import Live
+from penstock.calls.waiting import wait_ended
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import State
@@ -159,6 +160,7 @@ def test_an_ended_call_leaves_no_timer(make_live: MakeLive, clock: FakeClock, ca
     if cancelled:
         live.cancel(CancelReason.CALLER)
     live.complete(has_answer=False)
+    live.mark_stopped()
     assert clock.pending == 0
     clock.advance(100)
     assert live.cancel_reason is (CancelReason.CALLER if cancelled else None)
@@ -190,6 +192,7 @@ def test_a_call_that_stops_in_time_is_not_stuck(make_live: MakeLive, clock: Fake
     live = make_live()
     live.cancel(CancelReason.CALLER)
     live.end_cut()
+    live.mark_stopped()
     clock.advance(60)
     assert not live.stuck
     assert live.log.late_ends == 0

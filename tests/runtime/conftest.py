@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from penstock.calls.limits import CallLimits
-from penstock.calls.live import Live, wait_ended
+from penstock.calls.live import Live
+from penstock.calls.waiting import wait_ended
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import Frame, Start, decode_frame
 from penstock.runtime.app import App

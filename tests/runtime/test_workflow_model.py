@@ -12,7 +12,7 @@ import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.calls.live import wait_ended
+from penstock.calls.waiting import wait_ended
 from penstock.errors import CommandError
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import Start, decode_frame

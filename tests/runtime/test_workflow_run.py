@@ -444,6 +444,7 @@ async def test_a_cancel_ends_the_wait_for_the_next_attempt(serve: Any) -> None:
         live.cancel(CancelReason.CALLER)
         (*_, last) = await served.frames(live)
         assert last.status == "cancelled"
+        await served.settled()
         assert clock.pending == 1  # of the store, that forgets what has ended
     assert shop.journal.count("tried") == 1
 
@@ -512,10 +513,8 @@ async def test_one_cancel_stops_all_of_it(serve: Any, items: int) -> None:
         with anyio.fail_after(5):
             await shop.journal.wait("started", times=3)
         await anyio.wait_all_tasks_blocked()
-        stopped_before_the_end = at_the_end(live, lambda: shop.journal.count("stopped"))
         assert live.cancel(CancelReason.CALLER) == "cancelled"
         (*_, last) = await served.frames(live)
-        assert stopped_before_the_end == [3]
         with anyio.fail_after(5):
             await shop.journal.wait("aborted", times=3)
         assert (last.status, last.reason) == ("cancelled", "caller")
@@ -551,6 +550,7 @@ async def test_a_caller_that_leaves_stops_all_of_it(serve: Any) -> None:
                 await shop.journal.wait("started")
         (*_, last) = await served.frames(live)
         assert last.reason == "disconnect"
+        await served.settled()
         assert shop.journal.count("stopped") == 1
 
 

@@ -10,7 +10,8 @@ import anyio
 import msgspec
 import pytest
 
-from penstock.calls.live import Live, wait_ended
+from penstock.calls.live import Live
+from penstock.calls.waiting import wait_ended
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import CancelReason, Start, decode_frame
 from penstock.runtime.app import App

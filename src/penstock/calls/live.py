@@ -5,31 +5,29 @@ All of it belongs to one event loop; code in threads comes in through that loop.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from penstock.calls.budgets import NO_BUDGETS, Budgets, BudgetWatch
 from penstock.calls.clock import Clock, Timer
+from penstock.calls.cut import Cut
 from penstock.calls.inputs import InputStream
 from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.reader import Readers, WindowedReader
+from penstock.calls.record import record_of
+from penstock.calls.stacks import stack_of
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import CallLog, Ending, State
 from penstock.protocol.dispatch import Caller, CancelOutcome, TaskRecord
 from penstock.protocol.events import EventMetrics
 from penstock.protocol.messages import (
     CancelReason,
-    CancelTimes,
     FrameWriter,
     Note,
     OnDisconnect,
     Start,
-    decode_frame,
     encode_metrics,
 )
 from penstock.protocol.steps import WorkflowWriter
@@ -68,9 +66,10 @@ class Live:
         self.accepted_at = clock.wall()
         self.started_at: float | None = None
         self.finished_at: float | None = None
-        self.stuck = False
         self.inputs: InputStream | None = None  # of a command that takes a stream
         self.cancel_reason: CancelReason | None = None
+        self.cut: Cut | None = None  # with the reason
+        self.work: object = None  # what runs: a coroutine, a generator, a thread's call
         self._clock = clock
         self._limits = limits
         self._observer = observer
@@ -81,14 +80,12 @@ class Live:
         self._finished: float | None = None
         self._deadline = None if start.timeout_s is None else self._accepted + start.timeout_s
         self._timers: dict[str, Timer] = {}
-        self._cancel_requested = 0.0
-        self._cut_at: float | None = None
-        self._cancel_delivered: float | None = None
-        self._cancel_confirmed: float | None = None
         self._notes = 0
         self._engine_metrics: Mapping[str, Any] = {}
         self._on_cut: tuple[Callable[[CancelReason], None], ...] = ()
         self._on_end: tuple[Callable[[Live], None], ...] = ()
+        self._on_stop: tuple[Callable[[], None], ...] = ()
+        self.stopped = False  # nothing of it runs any more
         self._spent: tuple[str, float | None] = ("total", start.timeout_s)
         self.log = CallLog(_writer(start, self.task_id, request_id), self.accepted_at)
         self.readers = Readers(self.log, limits.window, limits.kept_per_call, self._readers_gone)
@@ -109,6 +106,11 @@ class Live:
     def ending(self) -> Ending | None:
         """How it ended; None while it goes on."""
         return self.log.ending
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its code runs on, long after its cancel."""
+        return self.cut is not None and self.cut.stuck
 
     @property
     def fault(self) -> str | None:
@@ -149,26 +151,7 @@ class Live:
 
     def record(self) -> TaskRecord:
         """Return what is known of this call."""
-        ending = self.log.ending
-        error = ending.error if ending else None
-        return TaskRecord(
-            task_id=self.task_id,
-            request_id=self.request_id,
-            command=self.start.command,
-            workflow_id=self.start.workflow_id,
-            status=self.state.label,
-            accepted_at=round(self.accepted_at, 3),
-            started_at=_to_ms(self.started_at),
-            finished_at=_to_ms(self.finished_at),
-            next_seq=self.log.next_seq,
-            first_seq=self.log.first_seq,
-            result=self._result(),
-            error=error.message if error else None,
-            code=error.code.value if error else None,
-            reason=ending.reason.value if ending and ending.reason else None,
-            cancel=self._cancel_record(),
-            metrics=self.metrics() if ending else None,
-        )
+        return record_of(self)
 
     def metrics(self) -> dict[str, Any]:
         """Return the call's own times (milliseconds), then what an engine measured."""
@@ -181,7 +164,7 @@ class Live:
         }
         if self._first_item is not None:
             own["ttft_ms"] = _ms(self._first_item - self._accepted)
-        return {**own, **self._engine_metrics}
+        return {**own, **self._engine_metrics} if self._engine_metrics else own
 
     # -- for the executor ----------------------------------------------------------------------------
 
@@ -240,16 +223,53 @@ class Live:
         """Call ``ended`` when the terminal frame is in the log."""
         self._on_end += (ended,)
 
+    def on_stop(self, stopped: Callable[[], None]) -> None:
+        """Call ``stopped`` once: when nothing of this call runs any more, at once if nothing does, or when it
+        is found not to stop."""
+        if self.stopped:
+            stopped()
+        else:
+            self._on_stop += (stopped,)
+
     def mark_delivered(self) -> None:
         """Say that the author's code has felt the cancel."""
-        if self._cancel_delivered is None:
-            self._cancel_delivered = self._clock.wall()
-            self._observer.delivered(self, self._since_cancel() or 0.0)
+        if self.cut is not None and self.cut.delivered_at is None:
+            self.cut.delivered_at = self._clock.wall()
+            self._observer.delivered(self, self.cut.since())
+
+    def mark_acknowledged(self) -> None:
+        """Say that the author's code has left."""
+        if self.cut is not None:
+            self.cut.acknowledged_at = self._clock.wall()
 
     def mark_confirmed(self) -> None:
         """Say that the engine below has confirmed the end of the cancelled work."""
-        if self.cancel_reason is not None and self._cancel_confirmed is None:
-            self._cancel_confirmed = self._clock.wall()
+        if self.cut is not None and self.cut.confirmed_at is None:
+            self.cut.confirmed_at = self._clock.wall()
+
+    def mark_stopped(self) -> None:
+        """Say that nothing of this call runs any more and that its permit is free."""
+        self.work = None
+        self.stopped = True
+        cut = self.cut
+        self._observer.stopped(self, None if cut is None else cut.since())
+        if cut is not None:
+            self._cut_is_over(cut)
+        self._tell_stopped()
+
+    def _tell_stopped(self) -> None:
+        told, self._on_stop = self._on_stop, ()
+        for stopped in told:
+            stopped()
+
+    def _cut_is_over(self, cut: Cut) -> None:
+        cut.freed_at = self._clock.wall()
+        cut.acknowledged_at = cut.acknowledged_at or cut.freed_at
+        self._drop_timer("grace")
+        if cut.stuck:
+            cut.stuck = False
+            _log.warning("call %s of %s has stopped at last", self.request_id, self.start.target)
+        self.end_cut()
 
     def complete(self, answer: object = None, *, has_answer: bool) -> bool:
         """End the call: it did what it was asked.  Returns whether this ended it.
@@ -271,77 +291,55 @@ class Live:
     # -- cancelling ----------------------------------------------------------------------------------
 
     def cancel(self, reason: CancelReason) -> CancelOutcome:
-        """Cut the call short; the first reason stays, and from here on no other end is possible."""
+        """Cut the call short; the first reason stays, and from here on no other end is possible.
+
+        Who runs it writes the end, within a turn of the event loop: it waits for nobody's clean-up.
+        """
         if self.log.ending is not None:
             return "already_finished"
         if self.cancel_reason is None:
             self.cancel_reason = reason
-            self._cancel_requested = self._clock.wall()
-            self._cut_at = self._clock.monotonic()
+            self.cut = Cut(reason, self._clock)
             self._observer.cancelled(self)
-            self._later("grace", self._limits.cancel_grace_s, self._give_up)
+            self._later("grace", self._limits.cancel_grace_s, self._still_runs)
             for cut in self._on_cut:
                 cut(reason)
         return "cancelled"
 
     def end_cut(self) -> bool:
         """Write the terminal frame of a call that was cut short.  Returns whether this ended it."""
-        reason = self.cancel_reason or CancelReason.CALLER
+        cut = self.cut
+        if cut is None or self.log.ending is not None:
+            return False
         now = self._clock.wall()
-        if reason in (CancelReason.CALLER, CancelReason.DISCONNECT):
-            times = self._cancel_times()
-            return self._ended(self.log.cancel(reason, times, now))
-        return self._ended(self.log.fail(self._cut_error(reason), now))
+        if cut.reason in (CancelReason.CALLER, CancelReason.DISCONNECT):
+            return self._ended(self.log.cancel(cut.reason, cut.times(), now))
+        return self._ended(self.log.fail(cut.error(self.start.target, *self._spent), now))
 
-    def mark_stopped(self) -> None:
-        """Say that the work of this call has really stopped."""
-        if self.stuck:
-            self.stuck = False
-            _log.warning("call %s of %s has stopped at last", self.request_id, self.start.target)
-        self._observer.stopped(self, self._since_cancel())
-
-    def _since_cancel(self) -> float | None:
-        return None if self._cut_at is None else self._clock.monotonic() - self._cut_at
-
-    def _give_up(self) -> None:
-        """Answer a cancelled call whose code does not stop; its permit stays taken until it does."""
-        self.stuck = True
+    def _still_runs(self) -> None:
+        """Report a cancelled call whose code does not stop; its permit stays taken until it does."""
+        if self.cut is None or self.cut.freed_at is not None:
+            return
+        self.cut.stuck = True
         self._observer.stuck(self)
         _log.warning(
-            "call %s of %s still runs %g s after its cancel; it is answered, and its permit stays taken",
+            "call %s of %s still runs %g s after its cancel; it is answered, and its permit stays taken. "
+            "It is at:\n%s",
             self.request_id,
             self.start.target,
             self._limits.cancel_grace_s,
+            stack_of(self.work),
         )
         self.end_cut()
-
-    def _cut_error(self, reason: CancelReason) -> CallError:
-        if reason is CancelReason.DEADLINE:
-            budget, limit_s = self._spent
-            name = budget.replace("_", " ")
-            message = f"{self.start.target} took longer than its {name} budget of {limit_s:g} s"
-            details = [{"budget": budget, "limit_s": limit_s}]
-            return CallError(message, ErrorCode.DEADLINE_EXCEEDED, details=details)
-        what = "the server is shutting down" if reason is CancelReason.DRAIN else "the runner was lost"
-        return CallError(f"{what}; try again", ErrorCode.UNAVAILABLE, retry_after_s=1)
-
-    def _cancel_times(self) -> CancelTimes:
-        return CancelTimes(round(self._cancel_requested, 3), _to_ms(self._cancel_delivered))
-
-    def _cancel_record(self) -> Mapping[str, Any] | None:
-        if self.cancel_reason is None:
-            return None
-        times = self._cancel_times()
-        return {**msgspec.to_builtins(times), "reason": self.cancel_reason.value, "stuck": self.stuck}
+        self._tell_stopped()
 
     # -- inside --------------------------------------------------------------------------------------
 
     def _ended(self, won: bool) -> bool:
         if won:
             self.finished_at, self._finished = self._clock.wall(), self._clock.monotonic()
-            for timer in self._timers.values():
-                timer.cancel()
-            self._timers.clear()
+            self._drop_timer("deadline")
+            self._drop_timer("disconnect")
             if self._watch is not None:
                 self._watch.close()
             self._observer.ended(self, self._finished - self._accepted)
@@ -363,12 +361,13 @@ class Live:
         self.cancel(CancelReason.DEADLINE)
 
     def _readers_gone(self) -> None:
-        grace_s = (self.start.on_disconnect or OnDisconnect()).grace_s
         if self.log.ending is not None:
             self._at_rest()
-        elif grace_s is None:
             return
-        elif grace_s == 0:
+        grace_s = (self.start.on_disconnect or OnDisconnect()).grace_s
+        if grace_s is None:
+            return
+        if grace_s == 0:
             self.cancel(CancelReason.DISCONNECT)
         else:
             self._later("disconnect", grace_s, self._still_gone)
@@ -378,19 +377,12 @@ class Live:
             self.cancel(CancelReason.DISCONNECT)
 
     def _later(self, name: str, delay_s: float, callback: Callable[[], object]) -> None:
-        if (former := self._timers.pop(name, None)) is not None:
-            former.cancel()
+        self._drop_timer(name)
         self._timers[name] = self._clock.call_later(delay_s, callback)
 
-    def _result(self) -> msgspec.Raw | None:
-        """Return the answer, or the last item of a stream, while it is kept."""
-        if self.state is not State.COMPLETED:
-            return None
-        for seq in range(self.log.next_seq - 1, self.log.first_seq - 1, -1):
-            frame = decode_frame(self.log.read(seq - 1, 1)[0])
-            if frame.data is not msgspec.UNSET and frame.status != "progress":
-                return msgspec.Raw(msgspec.json.encode(frame.data))
-        return None
+    def _drop_timer(self, name: str) -> None:
+        if self._timers and (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
 
 
 def _writer(start: Start, task_id: str, request_id: str) -> FrameWriter:
@@ -399,17 +391,5 @@ def _writer(start: Start, task_id: str, request_id: str) -> FrameWriter:
     return FrameWriter(start.form, start.command, task_id, request_id)
 
 
-def _to_ms(moment: float | None) -> float | None:
-    return None if moment is None else round(moment, 3)  # the wire shows milliseconds
-
-
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-async def wait_ended(live: Live) -> None:
-    """Return once ``live`` has its terminal frame."""
-    if live.ending is None:
-        ended = asyncio.Event()
-        live.on_end(lambda _: ended.set())
-        await ended.wait()

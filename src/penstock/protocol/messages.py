@@ -117,10 +117,14 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class CancelTimes(msgspec.Struct, frozen=True, omit_defaults=True):
-    """When a cancel was asked for and when the author's code felt it (Unix seconds)."""
+    """When a cancel reached its stages (Unix seconds): it was asked for, the author's code felt it, that code
+    has left, the engine below has confirmed its end, the permit is free."""
 
     requested_at: float
     delivered_at: float | None = None
+    acknowledged_at: float | None = None
+    upstream_confirmed_at: float | None = None
+    freed_at: float | None = None
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

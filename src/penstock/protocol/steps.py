@@ -27,7 +27,7 @@ class WorkflowWriter(FrameWriter):
         request_id: Ours, 32 hex digits; shown in the first frame only.
     """
 
-    __slots__ = ("_task", "_tails", "_workflow")
+    __slots__ = ("_tails", "_task", "_workflow")
 
     def __init__(self, workflow_id: str, task_id: str, request_id: str) -> None:
         super().__init__(WireForm.V2, workflow_id, task_id, request_id)

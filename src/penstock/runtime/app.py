@@ -11,14 +11,13 @@ from functools import partial
 import msgspec
 
 from penstock.calls.admission import Admission
-from penstock.calls.budgets import NO_BUDGETS, Budgets
 from penstock.calls.clock import Clock, SystemClock
-from penstock.calls.ids import new_id
 from penstock.calls.limits import CallLimits
-from penstock.calls.live import Live, wait_ended
+from penstock.calls.live import Live
 from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.store import CallStore
 from penstock.calls.tasks import TaskOwner
+from penstock.calls.waiting import wait_ended
 from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
 from penstock.protocol.dispatch import (
     LOCAL,
@@ -29,25 +28,22 @@ from penstock.protocol.dispatch import (
     Phase,
     TaskRecord,
 )
-from penstock.protocol.messages import CancelReason, OnDisconnect, Start
+from penstock.protocol.messages import CancelReason, Start
 from penstock.runtime import carry
 from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.command import BoundCommand
-from penstock.runtime.context import CallContext
-from penstock.runtime.executor import Executor, Work
 from penstock.runtime.isolation import Isolation
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.manifest_parts import Startup
-from penstock.runtime.nearest import nearest
+from penstock.runtime.opening import Host, Opener, Served
 from penstock.runtime.process import ProcessSettings
 from penstock.runtime.project import ProjectSource
 from penstock.runtime.runtime import Runtime, describe
-from penstock.runtime.state import INITIALIZE, Hold, ProjectState
+from penstock.runtime.state import ProjectState
 from penstock.runtime.threads import DaemonThreads, ThreadedCall
 from penstock.runtime.watchdog import Watchdog
 from penstock.runtime.workflow import Workflow
-from penstock.runtime.workflow_run import WORKFLOW, WorkflowRun
 
 _log = logging.getLogger("penstock.app")
 
@@ -87,7 +83,6 @@ class App:
         self._manifest = project.manifest if isinstance(project, Runtime) else manifest or Manifest()
         self._aborts = AbortCallbacks()
         self._threads = DaemonThreads()
-        self._executor = Executor(self._clock, self._threads)
         self._store = CallStore(self.limits, self._clock)
         self._tasks = TaskOwner()
         self._retiring = TaskOwner()  # old states, until they are closed
@@ -95,14 +90,12 @@ class App:
         self._working: set[Live] = set()  # their code runs, also when they have been answered
         self._commands: Mapping[str, BoundCommand] = {}
         self._workflows: Mapping[str, Workflow] = {}
-        # A workflow waits in the queues of its steps; what bounds the workflows is the calls in flight.
-        self._workflow_runs = Admission(self.limits.in_flight, 0, "workflows", self._clock.monotonic)
         self._admissions: dict[str, Admission] = {}
         self._state = ProjectState({}, self._retiring.start)
         settings, grace_s = processes or ProcessSettings(), self.limits.cancel_grace_s
         self._isolate = partial(Isolation, source=source, settings=settings, grace_s=grace_s)
         self._isolation = self._isolate({}, 0)
-        self._initialising: Live | None = None
+        self._opener: Opener  # there once the project is loaded; until then calls are refused
         self._status: Phase = "starting"
         self._phase = "not started"
         self._began = self._phase_began = self._clock.monotonic()
@@ -159,6 +152,7 @@ class App:
 
     async def _stop(self) -> None:
         await self._cancel_all()
+        await self._tasks.settle(self.limits.cancel_grace_s)
         left = await self._tasks.aclose(self.limits.cancel_grace_s)
         if left:
             _log.warning("%d calls do not stop; their threads end with the process", left)
@@ -204,7 +198,7 @@ class App:
                 ErrorCode.UNAVAILABLE,
                 retry_after_s=1,
             )
-        return self._open(start, caller) if start.workflow_id is None else self._open_workflow(start, caller)
+        return self._opener.open(start, caller)
 
     def accept(self, start: Start, caller: Caller, request_id: str) -> Live:
         """Open a command's call that has its request id already, as it was accepted by another process.
@@ -212,7 +206,7 @@ class App:
         Raises:
             CallError: It is refused.
         """
-        return self._open(start, caller, request_id=request_id)
+        return self._opener.open_command(start, caller, request_id=request_id)
 
     def forget(self, live: Live) -> None:
         """Forget an ended call that nobody will ask about."""
@@ -249,117 +243,6 @@ class App:
             checks=self._checks(),
         )
 
-    # -- opening a call ------------------------------------------------------------------------------
-
-    def _open(
-        self, start: Start, caller: Caller, *, listed: bool = True, request_id: str | None = None
-    ) -> Live:
-        """Open the call of a command; that of a workflow's step is not listed, as its workflow is."""
-        command = self._find_command(start.command or self._manifest.default_command)
-        text = start.input
-        arguments = command.input.validate(text)
-        start = command.settle(start)
-        self._refuse_without_state(command)
-        if listed:
-            self._store.check(caller, start.task_id)
-        place = self._admissions[start.command].enter()
-        if start.command == INITIALIZE:
-            start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
-        live = self._accept(start, caller, command.budgets, request_id)
-        live.inputs = command.take_stream(arguments, start)
-        if listed:
-            self._store.add(live)
-        context = CallContext(live, asyncio.get_running_loop())
-        everywhere = partial(self._isolation.everywhere, live, text)
-        hold = Hold(self._state, command, arguments, partial(self._ensure_state, command), everywhere)
-        live.on_cut(lambda _: self._abort(context, hold))
-        command = self._isolation.route(command, live, text)
-        return self._begin(Work(live, context, command, arguments, place, hold))
-
-    def _open_workflow(self, start: Start, caller: Caller) -> Live:
-        workflow = self._find_workflow(start.workflow_id or "")
-        given = workflow.input.validate(start.input)
-        self._store.check(caller, start.task_id)
-        place = self._workflow_runs.enter()
-        start = msgspec.structs.replace(start, command="", input=b"{}")
-        live = self._accept(start, caller, NO_BUDGETS)
-        self._store.add(live)
-        open_step = partial(self._open, caller=caller, listed=False)
-        run = WorkflowRun(workflow, given, live, open_step=open_step, tasks=self._tasks, clock=self._clock)
-        context = CallContext(live, asyncio.get_running_loop())
-        return self._begin(Work(live, context, WORKFLOW, {"run": run}, place, run))
-
-    def _accept(self, start: Start, caller: Caller, budgets: Budgets, request_id: str | None = None) -> Live:
-        request_id = request_id or new_id()
-        live = Live(
-            start,
-            request_id,
-            caller,
-            clock=self._clock,
-            limits=self.limits,
-            budgets=budgets,
-            observer=self._observer,
-        )
-        self._observer.accepted(live)
-        return live
-
-    def _begin(self, work: Work) -> Live:
-        self._working.add(work.live)
-        if self._watchdog is not None:
-            self._watchdog.wake()
-        self._tasks.start(self._run(work))
-        return work.live
-
-    async def _run(self, work: Work) -> None:
-        try:
-            await self._executor.run(work)
-        finally:
-            self._working.discard(work.live)
-            if self._watchdog is not None and not self._working:
-                self._watchdog.rest()
-
-    def _find_command(self, name: str) -> BoundCommand:
-        command = self._commands.get(name)
-        if command is None:
-            raise CallError(f"no command {name!r}; {nearest(name, self._commands)}", ErrorCode.NOT_FOUND)
-        return command
-
-    def _find_workflow(self, name: str) -> Workflow:
-        workflow = self._workflows.get(name)
-        if workflow is None:
-            raise CallError(f"no workflow {name!r}; {nearest(name, self._workflows)}", ErrorCode.NOT_FOUND)
-        return workflow
-
-    def _abort(self, context: CallContext, hold: Hold) -> None:
-        if self._isolation.has(context.request_id):
-            return  # its process runs the callbacks: they were registered there too, and the call is there
-        context.fire_aborts(self._aborts, hold.aborts)
-
-    # -- state ---------------------------------------------------------------------------------------
-
-    def _refuse_without_state(self, command: BoundCommand) -> None:
-        """Refuse a call that needs an initialisation which only its caller can ask for."""
-        initialize = self._commands.get(INITIALIZE)
-        if initialize is None or self._state.initialised or not self._state.lacks(command):
-            return
-        needed = [p.name for p in initialize.command.parameters if p.required]
-        if needed:
-            raise CallError(
-                f"{command.command.name} needs state: call `initialize` with {', '.join(needed)} first",
-                ErrorCode.FAILED_PRECONDITION,
-            )
-
-    async def _ensure_state(self, command: BoundCommand) -> None:
-        """Run `initialize` if ``command`` needs it and nobody has; those who come meanwhile wait for it."""
-        if INITIALIZE not in self._commands or self._state.initialised or not self._state.lacks(command):
-            return
-        live = self._initialising
-        if live is None or live.ending is not None:
-            live = self._initialising = self._open(Start(command=INITIALIZE), LOCAL)
-        await wait_ended(live)
-        if (fault := live.fault) is not None:
-            raise CallError(f"{INITIALIZE} did not complete: {fault}", ErrorCode.FAILED_PRECONDITION)
-
     # -- inside --------------------------------------------------------------------------------------
 
     async def _load(self) -> Runtime:
@@ -389,11 +272,35 @@ class App:
         for name, bound in self._commands.items():
             self._admissions[name] = Admission(bound.concurrency, bound.queue, name, self._clock.monotonic)
         self._observer.serves(self._admissions, self._workflows)
+        self._opener = Opener(self._host(), self._served())
+
+    def _host(self) -> Host:
+        return Host(
+            self._clock,
+            self.limits,
+            self._observer,
+            self._threads,
+            self._store,
+            self._tasks,
+            self._aborts,
+            self._working,
+        )
+
+    def _served(self) -> Served:
+        return Served(
+            self._manifest,
+            self._commands,
+            self._workflows,
+            self._admissions,
+            self._isolation,
+            self._state,
+            self._watchdog,
+        )
 
     async def _run_startup(self, step: Startup) -> None:
         start = Start(command=step.command, input=msgspec.json.encode(step.input))
         try:
-            live = self._open(start, LOCAL)
+            live = self._opener.open_command(start, LOCAL)
         except CallError as error:
             raise AuthoringError(f"{step.command} could not start: {error.message}") from error
         await wait_ended(live)

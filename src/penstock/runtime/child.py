@@ -24,6 +24,7 @@ import msgspec
 from penstock.calls.limits import MIB, CallLimits
 from penstock.calls.live import Live
 from penstock.calls.tasks import TaskOwner
+from penstock.calls.waiting import wait_stopped
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Batch, Caller
 from penstock.protocol.events import EventMetrics
@@ -106,12 +107,13 @@ class Outgoing:
         self._moved.set()
 
     async def run(self) -> None:
-        """Send until the call has ended, which is when its code has stopped."""
+        """Send until the call has ended and its code has stopped."""
         answer = b""
         async with self._live.reader() as reader:
             async for batch in reader:
                 answer = await self._send_batch(batch.lines)
                 self._forget_read(batch)
+        await wait_stopped(self._live, however_long=True)
         self._link.send(self._end(answer))
 
     async def _send_batch(self, lines: list[bytes]) -> bytes:

@@ -17,7 +17,7 @@ from penstock.calls import ambient
 from penstock.calls.admission import Place
 from penstock.calls.clock import Clock
 from penstock.calls.live import Live
-from penstock.errors import CallError, ErrorCode
+from penstock.errors import CallError, ErrorCode, LocalProtocolError
 from penstock.protocol.messages import CancelReason
 from penstock.runtime.command import BoundCommand, Kind
 from penstock.runtime.context import CallContext
@@ -47,14 +47,14 @@ class Hold(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Work:
     """One call, ready to run.
 
     Attributes:
         arguments: Checked input.
         place: Its permit or place in the queue.
-        hold: Wraps what is called.
+        hold: Wraps what is called, if anything does.
     """
 
     live: Live
@@ -62,7 +62,7 @@ class Work:
     command: BoundCommand
     arguments: dict[str, Any]
     place: Place
-    hold: Hold
+    hold: Hold | None
 
 
 class Executor:
@@ -71,11 +71,21 @@ class Executor:
     Args:
         clock: Tells the time.
         threads: Where blocking functions run.
+        abort: Runs the abort callbacks of a call that was cut.
+        left: Told of a call when nothing of it runs any more.
     """
 
-    def __init__(self, clock: Clock, threads: DaemonThreads) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        threads: DaemonThreads,
+        abort: Callable[[Work], None],
+        left: Callable[[Live], None],
+    ) -> None:
         self._wall = clock.wall
         self._threads = threads
+        self._abort = abort
+        self._left = left
 
     async def run(self, work: Work) -> None:
         """Run one call to its end; never raises for what the author's code does.
@@ -85,31 +95,35 @@ class Executor:
         live = work.live
         try:
             ambient.current.set(work.context)
-            live.on_cut(_cut(live, in_thread=work.command.command.kind.blocking))
-            await self._admitted(work)
+            live.on_cut(self._cut(work))
+            if work.place.granted_at is None:
+                await self._queued(work)
+            if live.cancel_reason is not None:
+                raise asyncio.CancelledError  # cut before it began: the author's code must not run at all
+            live.mark_started()
             await self._perform(work)
         except BaseException as error:  # the one place where exceptions become wire errors
             self._fail(live, error)
             if isinstance(error, KeyboardInterrupt) and not work.command.command.kind.blocking:
                 raise  # Ctrl-C that arrived within a command; one raised in a thread is the author's own
         finally:
-            live.mark_stopped()
-            work.hold.release()
+            if work.hold is not None:
+                work.hold.release()
             work.place.leave()
+            live.mark_stopped()
+            self._left(live)
 
-    async def _admitted(self, work: Work) -> None:
-        position = work.place.position
-        if position:
-            work.live.note("queued", {"position": position})
-            await work.place.admitted()
-        if work.live.cancel_reason is not None:
-            raise asyncio.CancelledError  # cut before it began: the author's code must not run at all
-        work.live.mark_started()
+    async def _queued(self, work: Work) -> None:
+        work.live.note("queued", {"position": work.place.position})
+        await work.place.admitted()
 
     async def _perform(self, work: Work) -> None:
-        live, command = work.live, work.command.command
-        call = partial(command.function, **work.arguments, **await work.hold.take())
-        answer = await work.hold.run(partial(self._invoke, live, work.command, call))
+        live, hold, command = work.live, work.hold, work.command.command
+        if hold is None:
+            answer = await self._invoke(live, work.command, partial(command.function, **work.arguments))
+        else:
+            call = partial(command.function, **work.arguments, **await hold.take())
+            answer = await hold.run(partial(self._invoke, live, work.command, call))
         ends_a_stream = command.streaming and live.start.is_stream and live.start.workflow_id is None
         live.complete(answer, has_answer=not ends_a_stream)
 
@@ -124,8 +138,13 @@ class Executor:
         if kind is Kind.GENERATOR:
             return await self._pump_batches(live, ThreadedItems(self._threads, copy_context(), call))
         if kind is Kind.AWAITABLE:
-            return await call()
-        return await ThreadedCall(self._threads, copy_context(), call).result()
+            live.work = work = call()
+            return await work
+        return await self._in_thread(live, call)
+
+    async def _in_thread(self, live: Live, call: Callable[[], Any]) -> object:
+        live.work = work = ThreadedCall(self._threads, copy_context(), call)
+        return await work.result()
 
     async def _on_own_loop(self, live: Live, kind: Kind, call: Callable[[], Any]) -> object:
         loop = OwnLoop()
@@ -133,10 +152,11 @@ class Executor:
         if kind is Kind.ASYNC_GENERATOR:
             items = OwnLoopItems(self._threads, copy_context(), call, loop)
             return await self._pump_batches(live, items)
-        return await ThreadedCall(self._threads, copy_context(), lambda: loop.run(call)).result()
+        return await self._in_thread(live, lambda: loop.run(call))
 
     async def _pump(self, live: Live, items: AsyncGenerator[Any, None]) -> object:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
+        live.work = items
         last: object = None
         left = 1  # so that the first item leaves at once
         turned = wall()
@@ -154,6 +174,7 @@ class Executor:
 
     async def _pump_batches(self, live: Live, items: ThreadedItems) -> object:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
+        live.work = items
         last: object = None
         try:
             while batch := await items.take():
@@ -170,9 +191,9 @@ class Executor:
         if live.cancel_reason is not None:
             if isinstance(error, asyncio.CancelledError):
                 live.mark_delivered()
-            else:
+            elif not isinstance(error, LocalProtocolError):  # an item behind the end, which is dropped
                 _log.warning("call %s raised while it was cancelled", live.request_id, exc_info=error)
-            live.end_cut()
+            live.mark_acknowledged()
         elif isinstance(error, CallError):
             live.fail(error)
         else:
@@ -180,21 +201,20 @@ class Executor:
             _log.error("call %s of %s failed", live.request_id, name, exc_info=error)
             live.fail(CallError(f"{name} failed ({type(error).__name__})", ErrorCode.COMMAND_FAILED))
 
+    def _cut(self, work: Work) -> Callable[[CancelReason], None]:
+        """Return what cuts the scope of the task that runs ``work``: the current one."""
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        live = work.live
 
-def _cut(live: Live, *, in_thread: bool) -> Callable[[CancelReason], None]:
-    """Return what cuts the scope of the task that runs ``live``: the current one.
-
-    Args:
-        in_thread: The author's code runs in a thread, where it feels the cancel only when it asks or ends.
-    """
-    task = asyncio.current_task()
-    loop = asyncio.get_running_loop()
-
-    def cut(_: CancelReason) -> None:
-        if task is not None:
-            task.cancel()
-            if not in_thread:
+        def cut(_: CancelReason) -> None:
+            self._abort(work)
+            if task is not None:
+                task.cancel()
+            if not work.command.command.kind.blocking:
                 # Its next step, at which it is thrown the cancel, stands in the loop's queue before this.
+                # In a thread it feels the cancel only when it asks or ends.
                 loop.call_soon(live.mark_delivered)
+            loop.call_soon(live.end_cut)  # the terminal frame waits for nobody's clean-up
 
-    return cut
+        return cut

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
+from penstock.calls.stacks import stack_of_thread
+
 T = TypeVar("T")
 
 IDLE_S = 30.0  # an idle thread waits this long for more work
@@ -95,6 +97,7 @@ class ThreadedCall(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self.stopped = self._loop.create_future()
         self._function = function
+        self._ident: int | None = None
         self._result: T | None = None
         self._error: BaseException | None = None
         threads.submit(lambda: context.run(self._run))
@@ -119,7 +122,12 @@ class ThreadedCall(Generic[T]):
             raise error
         return self._result
 
+    def stack(self) -> str:
+        """Where its thread is."""
+        return stack_of_thread(self._ident)
+
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         try:
             self._result = self._function()
         except BaseException as error:  # noqa: BLE001 - carried to the task that waits for it
@@ -173,6 +181,10 @@ class ThreadedItems:
                 await self._thread.result()
                 return []
             await self._wait()
+
+    def stack(self) -> str:
+        """Where its thread is."""
+        return self._thread.stack()
 
     async def aclose(self) -> None:
         """Close the generator at its next yield, and wait until its thread has stopped.

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from penstock.calls.clock import Clock
-from penstock.calls.live import Live, wait_ended
+from penstock.calls.live import Live
 from penstock.calls.tasks import TaskOwner
+from penstock.calls.waiting import wait_stopped
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import Ending
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
@@ -139,7 +140,7 @@ class WorkflowRun:
             return reading.answer(inner.ending)
         finally:
             inner.cancel(CancelReason.CALLER)
-            await wait_ended(inner)
+            await wait_stopped(inner)
             self._inner.discard(inner)
 
     def _start(self, step: Step, given: bytes) -> Start:

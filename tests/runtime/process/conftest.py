@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from penstock.calls.limits import CallLimits
-from penstock.calls.live import Live, wait_ended
+from penstock.calls.live import Live
+from penstock.calls.waiting import wait_ended
 from penstock.compose import load_project
 from penstock.protocol.dispatch import LOCAL, Caller
 from penstock.protocol.messages import Frame, OnDisconnect, Start, decode_frame
