@@ -51,6 +51,11 @@ ADAPTERS: dict[str, Adapter] = {
         "sglang://127.0.0.1:30000",
         "penstock.engines.sglang:sglang_capacity",
     ),
+    "anthropic": Adapter(
+        "penstock.engines.anthropic:open_anthropic",
+        "anthropic:claude-opus-4-8",
+        "penstock.engines.anthropic:anthropic_capacity",
+    ),
     "scripted": Adapter("penstock.engines.scripted:open_scripted", "scripted:tokens=256,delay_ms=20"),
 }
 _DEFAULT = "llamacpp"

@@ -15,17 +15,18 @@ import msgspec
 
 from penstock.calls.tasks import TaskOwner
 from penstock.engines.openai_reading import OpenAIReading
-from penstock.engines.sglang_address import Server, server_of
 from penstock.engines.sglang_names import Names
 from penstock.engines.sglang_reading import SGLangReading
 from penstock.engines.sglang_sending import Sending
 from penstock.engines.upstream import faults
+from penstock.engines.upstream.address import Options, Server
 from penstock.engines.upstream.engine import Question, UpstreamEngine
 from penstock.engines.upstream.patience import Deadlines
 from penstock.engines.upstream.upstream import Upstream
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import EngineRequest
 
+_CAPACITY = 256
 _MOST_TOKENS = 2**31 - 1
 _LARGEST_SEED = 2**31 - 1
 # Stopping takes an abort, its answer and the closing: all of it within what closing may take.
@@ -113,7 +114,7 @@ def open_sglang(rest: str, **options: Any) -> SGLangEngine:
     Raises:
         CallError: An option is wrong.
     """
-    return SGLangEngine(server_of(rest, options))
+    return SGLangEngine(_server(rest, options))
 
 
 def sglang_capacity(rest: str) -> int:
@@ -122,7 +123,15 @@ def sglang_capacity(rest: str) -> int:
     Raises:
         CallError: An option is wrong.
     """
-    return server_of(rest, {}).capacity
+    return _server(rest, {}).capacity
+
+
+def _server(rest: str, named: Mapping[str, Any]) -> Server:
+    address, _, query = rest.partition("?")
+    options = Options("sglang", query, named)
+    url = options.url(address if "://" in address else f"http://{address}")
+    key, capacity, model = options.key(), options.capacity(_CAPACITY), options.take("model")
+    return Server(url, model, key, capacity, options.patience())
 
 
 def _native(request: EngineRequest) -> dict[str, Any]:
