@@ -38,7 +38,7 @@ async def engine(server: AnthropicServer) -> AsyncIterator[AnthropicEngine]:
         "close_s": 0.5,
         "retries": 0,
     }
-    opened = open_anthropic("claude-test", base_url=server.url, api_key=server.key, retries=0, **bounds)
+    opened = open_anthropic("claude-test", base_url=server.url, api_key=server.key, **bounds)
     yield opened
     await opened.aclose()
 
