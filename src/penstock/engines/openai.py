@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.engines.openai_address import HOSTED, Address, address_of
 from penstock.engines.openai_reading import OpenAIReading
+from penstock.engines.upstream import faults
 from penstock.engines.upstream.engine import Question, UpstreamEngine
 from penstock.engines.upstream.patience import Deadlines, Patience
 from penstock.engines.upstream.upstream import Upstream
@@ -240,7 +241,7 @@ class _Models(msgspec.Struct):
 def _only_model(body: bytes) -> str:
     try:
         names = [model.id for model in msgspec.json.decode(body, type=_Models).data]
-    except msgspec.DecodeError as error:
+    except faults.UNREADABLE as error:
         raise CallError(
             "openai: the server's list of models cannot be read; name one with ?model=NAME",
             ErrorCode.FAILED_PRECONDITION,

@@ -104,7 +104,7 @@ class OpenAIReading(Reading):
     def _chunk(self, data: bytes) -> _Chunk:
         try:
             chunk = _decode(data)
-        except msgspec.DecodeError:
+        except faults.UNREADABLE:
             chunk = None
         if chunk is not None and chunk.error is None and chunk.object != "error":
             return chunk

@@ -12,6 +12,9 @@ import msgspec
 from penstock.engines.upstream.cleaning import cleaned
 from penstock.errors import CallError, ErrorCode
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises: no JSON, no UTF-8, too many brackets."""
+
 AGAIN: Final = frozenset((429, 502, 503, 529))
 """Statuses after which the same request may be sent again: nothing was computed for it."""
 
@@ -86,7 +89,7 @@ def told_in(body: bytes) -> Told | None:
     """Find the error object in the JSON of an answer or event; None when there is none."""
     try:
         return told_by(msgspec.json.decode(body))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
@@ -200,7 +203,7 @@ def _read(error: Mapping[str, Any]) -> Told:
     code, kind = error.get("code"), error.get("type")
     status = code if isinstance(code, int) and 400 <= code < 600 else None
     if isinstance(code, str) and code.isdecimal() and len(code) == 3:
-        status = int(code)
+        code, status = None, int(code)
     named = [name for name in (code, kind) if isinstance(name, str) and name]
     known = [name for name in named if _plain(name) in _STATUS_OF_KIND]
     message = error.get("message")

@@ -71,7 +71,7 @@ class Deadlines:
         self._now = asyncio.get_running_loop().time
         call = ambient.current.get()
         left = None if call is None else call.remaining()
-        self._total_s = math.inf if left is None else left
+        self._total_s = math.inf if left is None else max(0.0, left)
         self._total_due = self._now() + self._total_s
         self._first_due = math.inf
 
