@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engines.sglang_text import Changed, Growing
+from penstock.engines.sglang_text import Changed, Growing, Ids
+
+
+def ids_of(numbers: list[int]) -> Ids:
+    return Ids(json.dumps(numbers).encode())
 
 
 def said(pieces: list[bytes], stop: str, *, whole: bool) -> list[tuple[str, list[int]]]:
@@ -20,7 +25,7 @@ def said(pieces: list[bytes], stop: str, *, whole: bool) -> list[tuple[str, list
         text = text[: text.find(stop)] if hit else text
         last = hit or count == len(pieces)
         ids = list(range(count))
-        sent = (text, ids) if whole else (text[len(before) :], ids[-1:])
+        sent = (text, ids_of(ids)) if whole else (text[len(before) :], ids_of(ids[-1:]))
         new = growing.end(*sent, count, stop if hit else None) if last else growing.feed(*sent, count)
         shown.append((new[0], list(new[1])))
         before = text
@@ -48,14 +53,14 @@ def test_a_character_in_pieces_waits_for_its_last() -> None:
 
 def test_a_placeholder_for_half_a_character_is_not_shown() -> None:
     growing = Growing()
-    assert growing.feed("a\ufffd", [1], 1)[0] == "a"
-    assert growing.end("aé", [1, 2], 2)[0] == "é"
+    assert growing.feed("a\ufffd", ids_of([1]), 1)[0] == "a"
+    assert growing.end("aé", ids_of([1, 2]), 2)[0] == "é"
 
 
 def test_a_placeholder_that_stays_is_shown_at_the_end() -> None:
     growing = Growing()
-    growing.feed("a\ufffd", [1], 1)
-    assert growing.end("a\ufffd", [1], 1)[0] == "\ufffd"
+    growing.feed("a\ufffd", ids_of([1]), 1)
+    assert growing.end("a\ufffd", ids_of([1]), 1)[0] == "\ufffd"
 
 
 def test_the_beginning_of_a_stop_string_waits() -> None:
@@ -70,13 +75,31 @@ def test_the_beginning_of_a_stop_string_waits() -> None:
 @pytest.mark.parametrize("second", [("other", [1, 2], 2), ("a", [], 2)])
 def test_what_was_said_cannot_be_taken_back(second: tuple[str, list[int], int]) -> None:
     growing = Growing()
-    growing.feed("abc", [1], 1)
+    growing.feed("abc", ids_of([1]), 1)
     with pytest.raises(Changed):
-        growing.feed(*second)
+        growing.feed(second[0], ids_of(second[1]), second[2])
 
 
 def test_fewer_tokens_than_before_are_an_error() -> None:
     growing = Growing()
-    growing.feed("abc", [1, 2], 2)
+    growing.feed("abc", ids_of([1, 2]), 2)
     with pytest.raises(Changed):
-        growing.feed("abcd", [1], 1)
+        growing.feed("abcd", ids_of([1]), 1)
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=20), st.integers(-3, 25), st.booleans())
+def test_the_last_ids_of_a_list(numbers: list[int], count: int, spaced: bool) -> None:
+    ids = Ids(json.dumps(numbers, separators=(", ", ": ") if spaced else (",", ":")).encode())
+    assert len(ids) == len(numbers)
+    wanted = min(max(count, 0), len(numbers))
+    assert ids.last(wanted) == numbers[len(numbers) - wanted :]
+
+
+@pytest.mark.parametrize("raw", [b"", b"null", b"[]", b"[ ]"])
+def test_no_ids(raw: bytes) -> None:
+    assert len(Ids(raw)) == 0
+
+
+def test_ids_that_are_no_numbers() -> None:
+    with pytest.raises(Changed):
+        Ids(b'["a"]').last(1)

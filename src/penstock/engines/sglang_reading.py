@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.engines.sglang_text import Changed, Growing
+from penstock.engines.sglang_text import Changed, Growing, Ids
 from penstock.engines.upstream import faults
 from penstock.engines.upstream.reading import Reading
 from penstock.errors import CallError
@@ -28,7 +28,7 @@ class _Meta(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     text: str | None = None
-    output_ids: list[int] | None = None
+    output_ids: msgspec.Raw = msgspec.Raw()
     meta_info: _Meta | None = None
     error: Any = None
 
@@ -72,7 +72,7 @@ class SGLangReading(Reading):
             raise self._garbled(f"sent an event that cannot be read ({error})") from None
 
     def _new(self, told: _Event, meta: _Meta) -> list[EngineEvent]:
-        text, ids, count = told.text or "", told.output_ids or (), meta.completion_tokens
+        text, ids, count = told.text or "", Ids(bytes(told.output_ids)), meta.completion_tokens
         try:
             if meta.finish_reason is None:
                 shown, fresh = self._growing.feed(text, ids, count)

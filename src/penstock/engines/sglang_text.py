@@ -9,12 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 # What a tokenizer shows for a character whose bytes are not all there yet; the next token may replace it.
 _UNFINISHED = "\ufffd"
 
 
 class Changed(ValueError):
     """The server took back what it had said, or counts what it has not sent."""
+
+
+class Ids:
+    """Token ids as JSON, of which only the end is read: all of them, for each token, would take too long.
+
+    Args:
+        raw: A list of whole numbers; empty or ``null`` is none.
+    """
+
+    __slots__ = ("_length", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw[1:-1].strip() if raw[:1] == b"[" else b""
+        self._length = self._raw.count(b",") + 1 if self._raw else 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def last(self, count: int) -> list[int]:
+        """Return the last ``count`` of them.
+
+        Raises:
+            Changed: They are no whole numbers.
+        """
+        if count <= 0:
+            return []
+        tail = self._raw.rsplit(b",", count)[-count:]
+        try:
+            return _numbers.decode(b"[%b]" % b",".join(tail))
+        except msgspec.DecodeError:
+            raise Changed("its token ids are no numbers") from None
+
+
+_numbers = msgspec.json.Decoder(list[int])
 
 
 class Growing:
@@ -36,7 +72,7 @@ class Growing:
         self._ids = 0
         self._whole = True
 
-    def feed(self, text: str, ids: Sequence[int], count: int) -> tuple[str, Sequence[int]]:
+    def feed(self, text: str, ids: Ids, count: int) -> tuple[str, list[int]]:
         """Take the text and ids of an event, and its count of tokens; return what is new and will stay.
 
         Raises:
@@ -45,9 +81,7 @@ class Growing:
         fresh = self._take(text, ids, count)
         return self._show(len(self._text) - self._open()), fresh
 
-    def end(
-        self, text: str, ids: Sequence[int], count: int, matched: object = None
-    ) -> tuple[str, Sequence[int]]:
+    def end(self, text: str, ids: Ids, count: int, matched: object = None) -> tuple[str, list[int]]:
         """Take the last event, and return all that is left.
 
         Args:
@@ -61,19 +95,19 @@ class Growing:
         cut = 0 if self._whole or not isinstance(matched, str) else _overlap(self._text, matched)
         return self._show(len(self._text) - cut), fresh
 
-    def _take(self, text: str, ids: Sequence[int], count: int) -> Sequence[int]:
+    def _take(self, text: str, ids: Ids, count: int) -> list[int]:
         self._whole = self._whole and not 0 < len(ids) < count
         if not self._whole:
             self._text += text
             self._ids += len(ids)
-            return ids
+            return ids.last(len(ids))
         kept = self._text[: self._shown]
         if not text.startswith(kept):
             raise Changed("the text does not continue what it said before")
-        if ids and len(ids) < self._ids:
+        if 0 < len(ids) < self._ids:
             raise Changed("it sends fewer tokens than before")
         self._text = text
-        fresh = ids[self._ids :]
+        fresh = ids.last(len(ids) - self._ids)
         self._ids += len(fresh)
         return fresh
 
