@@ -26,7 +26,8 @@ class TransformersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """How a model is run.
 
     Args:
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``None`` is a GPU where torch has one.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``None`` is ``cuda`` where torch has it, else
+            ``cpu``.
         dtype: Of the weights; ``auto`` is what the folder says.
         slots: Calls answered at the same time.
         context_tokens: What prompt and answer of one call may take together, in tokens; ``None`` is what the
@@ -185,7 +186,7 @@ class CausalModel:
         finally:
             if shown:
                 bars.enable_progress_bar()
-        _refuse_incomplete(folder, report)
+        _refuse_incomplete(folder, tokenizer, report)
         return tokenizer, model.to(self.device).eval()
 
     def _config(self, max_tokens: int) -> Any:
@@ -244,12 +245,17 @@ def refuse_without_libraries() -> None:
         )
 
 
-def _refuse_incomplete(folder: Path, report: Mapping[str, Any]) -> None:
-    # The library would fill them with random numbers and go on.
+def _refuse_incomplete(folder: Path, tokenizer: Any, report: Mapping[str, Any]) -> None:
+    # The library would go on: with random numbers for weights, and a tokenizer that knows no words.
+    files = tokenizer.vocab_files_names.values()
     missing = sorted(report["missing_keys"])
-    if missing:
-        said = f"the model in {folder} lacks {len(missing)} of its weights, such as {missing[0]}"
-        raise CallError(said, ErrorCode.INVALID_ARGUMENT)
+    lacks = ""
+    if files and not any((folder / file).is_file() for file in files):
+        lacks = f"a tokenizer: none of {', '.join(files)} is in it"
+    elif missing:
+        lacks = f"{len(missing)} of its weights, such as {missing[0]}"
+    if lacks:
+        raise CallError(f"the model in {folder} lacks {lacks}", ErrorCode.INVALID_ARGUMENT)
 
 
 def _refuse_non_unicode(text: str) -> None:

@@ -79,7 +79,7 @@ class _Penalties:
 
 
 class _Draw:
-    """Draws one token with a generator of its own, and leaves no other to choose."""
+    """Draws one token with a generator of its own, and leaves no other in the scores it is given."""
 
     def __init__(self, choosing: Choosing, device: Any) -> None:
         self._torch: Any = import_module("torch")
@@ -96,11 +96,12 @@ class _Draw:
             self._generator.manual_seed(choosing.seed % _LARGEST_SEED)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        likely = (scores - scores.max()) / self._temperature
+        # In place where it can be: with large vocabularies, new memory costs more than the arithmetic.
+        likely = (scores - scores.max()).div_(self._temperature)
         for keep in self._filters:
             likely = keep(input_ids, likely)
         chosen = self._torch.multinomial(likely.softmax(dim=-1), 1, generator=self._generator)
-        return self._torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
+        return scores.fill_(float("-inf")).scatter_(1, chosen, 0.0)
 
 
 def _library(name: str) -> Any:
