@@ -20,7 +20,7 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all test-transformers wheel-test fuzz lint run bench model autobahn clean
+.PHONY: help demo test test-all cancels test-transformers wheel-test fuzz lint run bench model autobahn clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test        run all tests"
 	@echo "make test-all    ... on every Python from 3.10 on that is here"
 	@echo "make test-transformers  the engine transformers, on torch (a large download)"
+	@echo "make cancels     cancel 10,000 calls on one SGLang server"
 	@echo "make wheel-test  ... against the wheel"
 	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
 	@echo "make lint        check style, types and who imports whom"
@@ -69,6 +70,9 @@ $(TORCH)/.ready: pyproject.toml scripts/venv.sh
 
 test-transformers: $(TORCH)/.ready
 	@OMP_NUM_THREADS=2 $(TORCH)/bin/python -m pytest tests/transformers_engine
+
+cancels: $(READY)
+	@PENSTOCK_CANCELS=10000 $(BIN)/python -m pytest --timeout 900 tests/engines/test_sglang_many.py
 
 wheel-test:
 	@PYTHON="$(PYTHON)" scripts/wheel_test.sh --numprocesses $(WORKERS)
