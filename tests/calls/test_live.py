@@ -166,6 +166,14 @@ def test_an_ended_call_leaves_no_timer(make_live: MakeLive, clock: FakeClock, ca
     assert live.cancel_reason is (CancelReason.CALLER if cancelled else None)
 
 
+def test_a_deadline_that_another_process_keeps_has_no_size_here(make_live: MakeLive) -> None:
+    live = make_live()
+    live.cancel(CancelReason.DEADLINE)
+    live.end_cut()
+    assert live.fault is not None
+    assert live.fault.endswith("total budget")
+
+
 # -- code that does not stop ---------------------------------------------------------------------------
 
 

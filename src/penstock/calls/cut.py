@@ -70,7 +70,8 @@ class Cut:
             budget: The budget that was spent, and its size in seconds, where that is the reason.
         """
         if self.reason is CancelReason.DEADLINE:
-            message = f"{target} took longer than its {budget.replace('_', ' ')} budget of {limit_s:g} s"
+            size = "" if limit_s is None else f" of {limit_s:g} s"  # one that another process keeps
+            message = f"{target} took longer than its {budget.replace('_', ' ')} budget{size}"
             details = [{"budget": budget, "limit_s": limit_s}]
             return CallError(message, ErrorCode.DEADLINE_EXCEEDED, details=details)
         what = "the server is shutting down" if self.reason is CancelReason.DRAIN else "the runner was lost"

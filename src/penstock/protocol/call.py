@@ -223,7 +223,13 @@ class CallLog:
         line = self._writer.item(data, call.next_seq, now)
         if call.state is not _STREAMING:  # there an item changes nothing
             call.advance(_ITEM)
-        self._append(line)
+        # As `_append` does, without a call of it for every token.
+        self._lines.append(line)
+        self.size += len(line)
+        self._ends.append(self.size)
+        call.next_seq += 1
+        if self._waiting:
+            self._wake()
 
     def note(self, kind: Note, about: Mapping[str, Any], now: float) -> None:
         """Append a ``queued`` or ``progress`` frame.
@@ -276,9 +282,12 @@ class CallLog:
         self._ends.append(self.size)
         self._call.next_seq += 1
         if self._waiting:
-            waiting, self._waiting = self._waiting, ()
-            for wake in waiting:
-                wake()
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, ()
+        for wake in waiting:
+            wake()
 
     # -- reading -------------------------------------------------------------------------------------
 
