@@ -53,6 +53,13 @@ async def test_each_wait_has_the_whole_gap() -> None:
     assert watch.cause is None
 
 
+async def test_a_wait_whose_time_is_over_already_does_not_begin() -> None:
+    with call(0.0):
+        _, watch = watch_of()
+        with pytest.raises(CallError, match="total budget"), watch:
+            raise AssertionError("unreachable")
+
+
 async def test_time_between_waits_does_not_count() -> None:
     deadlines, watch = watch_of(gap_s=0.05)
     deadlines.flowing = True

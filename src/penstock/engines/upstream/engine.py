@@ -67,7 +67,7 @@ class UpstreamEngine(Engine, Generic[T]):
         exchange = Exchange(self.upstream)
         told_all = False
         try:
-            send, reading = await exchange.within(self.question(request, exchange.deadlines))
+            send, reading = await exchange.within(lambda: self.question(request, exchange.deadlines))
             try:
                 await exchange.open(send)
                 while not reading.over and (batch := await exchange.take()):

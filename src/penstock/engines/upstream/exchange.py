@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
@@ -59,10 +59,10 @@ class Exchange(Generic[T]):
         self._closed = asyncio.Event()
         upstream.enter(self)
 
-    async def within(self, work: Awaitable[R]) -> R:
-        """Wait for something else that belongs to the generation, no longer than the generation may take."""
+    async def within(self, work: Callable[[], Awaitable[R]]) -> R:
+        """Do something else that belongs to the generation, no longer than the generation may take."""
         with self._watch:
-            return await work
+            return await work()
 
     async def open(self, send: Send[T]) -> None:
         """Send the request, again where that is of use, until the stream of its answer begins.

@@ -203,7 +203,7 @@ def _read(error: Mapping[str, Any]) -> Told:
     code, kind = error.get("code"), error.get("type")
     status = code if isinstance(code, int) and 400 <= code < 600 else None
     if isinstance(code, str) and code.isdecimal() and len(code) == 3:
-        code, status = None, int(code)
+        status, code = int(code), None
     named = [name for name in (code, kind) if isinstance(name, str) and name]
     known = [name for name in named if _plain(name) in _STATUS_OF_KIND]
     message = error.get("message")

@@ -50,6 +50,9 @@ class Watch:
         if self.cause is not None:
             raise self.cause
         self._due = due = self._deadlines.due()
+        if due <= self._loop.time():
+            self.cause = self._deadlines.overdue()
+            raise self.cause
         if due < math.inf and (self._timer is None or due < self._timer.when()):
             self._arm(due)
         task = self._task = asyncio.current_task()
