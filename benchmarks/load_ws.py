@@ -90,7 +90,15 @@ class Connection(asyncio.Protocol):
         self._waiting: set[int] = set()  # calls whose first item has not come
         self._first: list[bytes] | None = []  # all that came until each call has ended once
         self._transport: Any = None
+        self._begun = False
+        self.answered = asyncio.get_running_loop().create_future()  # for the first time
         self.closed = asyncio.get_running_loop().create_future()
+
+    def begin(self) -> None:
+        """Ask, now and as soon as there are answers; of a socket that is not open yet, once it is."""
+        self._begun = True
+        if self._open:
+            self._ask_all()
 
     def stop(self) -> None:
         """Close the socket behind the calls that are under way."""
@@ -111,18 +119,22 @@ class Connection(asyncio.Protocol):
             if self._open:
                 self._count(data)
             else:
-                self._begin(data)
+                self._open_with(data)
         except (WrongAnswer, ValueError, KeyError) as error:
             self._failed(error)
 
-    def _begin(self, data: bytes) -> None:
+    def _open_with(self, data: bytes) -> None:
         self._tail += data
         if b"\r\n\r\n" in self._tail:
             if not self._tail.startswith(b"HTTP/1.1 101 ") or not self._tail.endswith(b"\r\n\r\n"):
                 raise WrongAnswer(f"no WebSocket: {self._tail[:300]!r}")
             self._open, self._tail = True, b""
-            for call in self._calls:
-                self._ask(call, 0)
+            if self._begun:
+                self._ask_all()
+
+    def _ask_all(self) -> None:
+        for call in self._calls:
+            self._ask(call, 0)
 
     def _ask(self, call: int, turn: int) -> None:
         self._running += 1
@@ -164,6 +176,8 @@ class Connection(asyncio.Protocol):
         if self._items < 0 or self._items > self._job.items * self._job.calls:
             raise WrongAnswer(f"{self._items} items more than the calls that ended have")
         self._running -= 1
+        if not self.answered.done():
+            self.answered.set_result(None)
         self._tally.requests += 1
         self._tally.total_s.append(now() - self._sent_at.pop(call))
         if self._first is not None and turn == 1:

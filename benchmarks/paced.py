@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 
 from load import (
+    ACCEPTED_EACH_S,
+    ACCEPTED_S,
     END_MARK,
     HEAD_END,
     ITEM_MARK,
@@ -34,7 +36,7 @@ PER_S = 50  # tokens, on each stream
 BEGUN_PER_S = 1000  # streams
 SETTLE_S = 1.0
 LAG_S = 0.01  # how often the load looks whether it is late itself
-LATE_S = 30.0  # a stream that has not ended this long after its time never will
+LATE_S = 100.0  # a stream that has not ended this long after its time never will
 
 
 class Clockwork:
@@ -60,6 +62,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+
+    def begin(self) -> None:
+        """Ask for the stream."""
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -98,11 +103,14 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     items = round(PER_S * (ramp + SETTLE_S + args.seconds))
     asked = {"command": args.command, "input": {"tokens": items}, "is_stream": True}
     clockwork, request = Clockwork(), post("/v2/execute", asked)
-    began, connections = loop.time(), []
-    for number in range(args.connections):
-        await asyncio.sleep(max(0.0, began + number / BEGUN_PER_S - loop.time()))
-        make = partial(Connection, request, clockwork)
+    make, connections = partial(Connection, request, clockwork), []
+    for _ in range(args.connections):
         connections.append((await loop.create_connection(make, "127.0.0.1", args.port))[1])
+    await asyncio.sleep(ACCEPTED_S + len(connections) * ACCEPTED_EACH_S)
+    began = loop.time()
+    for number, connection in enumerate(connections):
+        await asyncio.sleep(max(0.0, began + number / BEGUN_PER_S - loop.time()))
+        connection.begin()
     await asyncio.sleep(SETTLE_S)
     result = await _count(clockwork, CpuMeter(args.server_pid), args.seconds)
     answers = asyncio.gather(*(connection.answer for connection in connections))

@@ -42,6 +42,7 @@ def serve_asgi(app: Callable[..., Any], ws: Any = "none") -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=75,
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     say_ready(listener.getsockname()[1])

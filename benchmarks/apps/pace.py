@@ -17,4 +17,6 @@ class Pace:
     async def __call__(self, gap_s: float) -> None:
         """Wait for the next token."""
         self._due += gap_s
-        await asyncio.sleep(max(0.0, self._due - time.monotonic()))
+        wait_s = self._due - time.monotonic()
+        if wait_s > 0:  # what was due is there at once
+            await asyncio.sleep(wait_s)

@@ -39,6 +39,7 @@ async def hear(load: ModuleType, *pieces: bytes, calls: int = 1) -> tuple[Simple
     tally, faults = load.Tally(), []
     connection = load.Connection(load.Job("items", 3, calls), 0, tally, faults.append)
     connection.connection_made(SimpleNamespace(write=lambda _: None, close=lambda: None))
+    connection.begin()
     for piece in (ACCEPTED, *pieces):
         connection.data_received(piece)
     return tally, faults
