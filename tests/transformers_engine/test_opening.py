@@ -136,17 +136,21 @@ async def test_it_is_served_with_no_code(folder: Path) -> None:
         assert raised.value.code is ErrorCode.INVALID_ARGUMENT
 
 
-async def test_a_caller_that_leaves_frees_the_slot(folder: Path) -> None:
+async def test_a_caller_that_leaves_frees_the_slot_and_the_stages_are_told(folder: Path) -> None:
+    inputs = {"prompt": "a", "max_tokens": 480, "temperature": 0}
     app = build_app(None, f"transformers:{folder}", ServerSettings(drain_s=7))
     async with app, AsyncClient(app) as client:
+        left = []
         for _ in range(4):
-            async with client.stream(
-                "predict", {"prompt": "a", "max_tokens": 480, "temperature": 0}
-            ) as stream:
-                async for _item in stream:
-                    break
+            async with client.stream("predict", inputs) as stream:
+                await anext(aiter(stream))
+                left.append(stream.task_id)
         with anyio.fail_after(30):
             await client.run("predict", {"prompt": "a", "max_tokens": 2})
+        for task_id in left:
+            times = (await client.task(task_id)).cancel
+            assert times is not None
+            assert times["requested_at"] <= times["upstream_confirmed_at"] <= times["freed_at"]
 
 
 EXIT = """
