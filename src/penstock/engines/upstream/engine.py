@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
+from typing_extensions import NamedTuple
 
 from penstock.engines.base import Engine, refuse_invalid
 from penstock.engines.upstream.exchange import Exchange
@@ -19,6 +20,7 @@ from penstock.protocol.events import EngineEvent, EngineRequest
 T = TypeVar("T")
 
 
+# typing's own cannot be generic before Python 3.11.
 class Question(NamedTuple, Generic[T]):
     """How a request is sent, and how its answer is read."""
 
