@@ -43,7 +43,7 @@ ADAPTERS: dict[str, Adapter] = {
     ),
     "openai": Adapter(
         "penstock.engines.openai:open_openai",
-        "openai://127.0.0.1:8080 or openai:gpt-5-mini",
+        "openai://127.0.0.1:8080",
         "penstock.engines.openai:openai_capacity",
     ),
     "sglang": Adapter(
