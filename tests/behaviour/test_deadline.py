@@ -12,6 +12,7 @@ from behaviour.connect import Refused
 from behaviour.promises import promise
 from behaviour.served import Connect
 from penstock import Runtime, current_call
+from penstock.runtime.manifest import Manifest
 from penstock.testing.clock import FakeClock
 from penstock.testing.zoo import model_zoo
 
@@ -78,6 +79,107 @@ async def test_a_deadline_in_mid_stream_keeps_what_was_sent(connect: Connect) ->
         log = await way.log(call.request_id)
         assert [frame["status"] for frame in log] == ["accepted", *["streaming"] * 3, "error"]
         assert log[-1]["code"] == "deadline_exceeded"
+
+
+class Budgeted:
+    """Commands with budgets: `one`, of one call at a time, and `items`, which pause on the way."""
+
+    def __init__(self, **timeouts: float) -> None:
+        self.at, self.go = asyncio.Event(), asyncio.Event()
+        self.ran: list[str] = []
+        settings = {name: {"timeouts": timeouts} for name in ("one", "items")}
+        self.runtime = rt = Runtime(Manifest.model_validate({"commands": settings}))
+        rt.command("one", concurrency=1)(self.one)
+        rt.streaming_command("items")(self.items)
+
+    async def one(self, name: str):
+        self.ran.append(name)
+        self.at.set()
+        await self.go.wait()
+        return current_call().remaining()
+
+    async def items(self, before: int = 0):
+        for i in range(before):
+            yield {"i": i}
+        self.at.set()
+        await self.go.wait()
+        yield {"i": before}
+
+
+def _overspent(frame: dict[str, object], budget: str, limit_s: float) -> None:
+    assert (frame["status"], frame["code"]) == ("error", "deadline_exceeded")
+    assert frame["details"] == [{"budget": budget, "limit_s": limit_s}]
+
+
+@promise("P10")
+async def test_the_budget_for_the_queue(connect: Connect) -> None:
+    project, clock = Budgeted(queue_s=2.0), FakeClock()
+    async with connect(project.runtime, clock=clock) as way:
+        first = await way.open("one", {"name": "first"})
+        await happened(project.at)
+        second = await way.open("one", {"name": "second"}, timeout=60)
+        clock.jump_wall(-3600)
+        clock.advance(1.99)
+        assert (await way.record(second.request_id))["status"] == "accepted"
+        clock.jump_wall(7200)
+        clock.advance(0.01)
+        _overspent(await second.last(), "queue", 2)
+        project.go.set()
+        assert (await first.last())["status"] == "completed"  # its own wait was none
+        assert project.ran == ["first"]
+
+
+@promise("P10")
+@pytest.mark.parametrize("before", [0, 3])
+async def test_the_budgets_for_the_first_item_and_for_a_gap(connect: Connect, before: int) -> None:
+    project, clock = Budgeted(first_item_s=3.0, gap_s=0.5), FakeClock()
+    budget, limit_s = ("gap", 0.5) if before else ("first_item", 3.0)
+    async with connect(project.runtime, clock=clock) as way:
+        call = await way.open("items", {"before": before}, timeout=60)
+        await happened(project.at)
+        clock.jump_wall(3600)
+        clock.advance(limit_s - 0.01)
+        assert "finished_at" not in await way.record(call.request_id)
+        clock.jump_wall(-7200)
+        clock.advance(0.01)
+        _overspent(await call.last(), budget, limit_s)
+        log = await way.log(call.request_id)
+        assert [frame["status"] for frame in log] == ["accepted", *["streaming"] * before, "error"]
+
+
+@promise("P10")
+@pytest.mark.parametrize(("own", "left"), [(None, 5.0), (60.0, 5.0), (2.0, 2.0)])
+async def test_the_budget_for_all_of_it_and_the_calls_own(
+    connect: Connect, own: float | None, left: float
+) -> None:
+    project, clock = Budgeted(total_s=5.0), FakeClock()
+    more = {} if own is None else {"timeout": own}
+    async with connect(project.runtime, clock=clock) as way:
+        project.go.set()
+        assert (await way.ask("one", {"name": "asks"}, **more))["data"] == left
+        project.go.clear()
+        call = await way.open("items", **more)
+        clock.advance(left)
+        _overspent(await call.last(), "total", left)
+
+
+@promise("P10")
+@pytest.mark.parametrize("budget", ["queue", "total"])
+async def test_an_expired_call_never_starts_also_where_its_timer_is_late(
+    connect: Connect, budget: str
+) -> None:
+    """While code holds the event loop no timer fires; what waits then must not run first."""
+    project, clock = Budgeted(**({"queue_s": 2.0} if budget == "queue" else {})), FakeClock()
+    async with connect(project.runtime, clock=clock) as way:
+        first = await way.open("one", {"name": "first"})
+        await happened(project.at)
+        more = {} if budget == "queue" else {"timeout": 2}
+        second = await way.open("one", {"name": "second"}, **more)
+        clock.hold(2.0)
+        project.go.set()
+        assert (await first.last())["status"] == "completed"
+        _overspent(await second.last(), budget, 2)
+        assert project.ran == ["first"]
 
 
 @promise("P10")

@@ -466,6 +466,21 @@ async def test_a_step_that_hangs_is_cut_by_its_timeout(serve: Any) -> None:
             await shop.journal.wait("aborted")
 
 
+async def test_a_step_does_not_begin_when_the_time_of_the_workflow_is_over(serve: Any) -> None:
+    clock = FakeClock()
+    shop = Shop({"id": "a", "command": "hold"}, {"id": "b", "command": "say", "input": {"text": "b"}})
+
+    @shop.runtime.command("hold")
+    async def hold() -> None:
+        clock.hold(10)  # it holds the event loop, and no timer fires
+
+    async with serve(shop.runtime, clock=clock) as served:
+        live = await start(served, timeout_s=10)
+        (*_, last) = await served.frames(live)
+        assert last.code == "deadline_exceeded"
+        assert shop.seen == []
+
+
 async def test_every_attempt_has_the_timeout(serve: Any) -> None:
     clock = FakeClock()
     shop = Shop({"id": "a", "command": "hang", "timeout_s": 3, "retry": {"attempts": 2}})

@@ -60,10 +60,17 @@ class BudgetWatch:
         self._readers = readers
         self._items = items
         self._overspent = overspent
+        self._accepted = clock.monotonic()
         self._seen = 0
         self._last = 0.0  # when an item came, or the readers let the producer go on
         self._timer: Timer | None = None
         self._limit("queue", budgets.queue_s)
+
+    def expire(self) -> None:
+        """Look now whether the call has waited for too long."""
+        queue_s = self._budgets.queue_s
+        if queue_s is not None and self._clock.monotonic() - self._accepted >= queue_s:
+            self._overspent("queue", queue_s)
 
     def started(self) -> None:
         """Say that the call's code starts now."""

@@ -172,6 +172,13 @@ class Live:
         """Unix seconds, of the clock this call lives by."""
         return self._clock.wall()
 
+    def expire(self) -> None:
+        """Cut the call if its time is over: timers may be late, where the event loop was held."""
+        if self._deadline is not None and not self.remaining():
+            self.cancel(CancelReason.DEADLINE)
+        elif self._watch is not None:
+            self._watch.expire()
+
     def mark_started(self) -> None:
         """Say that the author's code starts now."""
         self.started_at = self._clock.wall()

@@ -98,6 +98,7 @@ class Executor:
             live.on_cut(self._cut(work))
             if work.place.granted_at is None:
                 await self._queued(work)
+            live.expire()
             if live.cancel_reason is not None:
                 raise asyncio.CancelledError  # cut before it began: the author's code must not run at all
             live.mark_started()

@@ -169,6 +169,7 @@ class Isolation:
 
     @asynccontextmanager
     async def _remote(self, pool: Pool, live: Live, text: bytes) -> AsyncGenerator[RemoteCall, None]:
+        await _in_time(pool, live)
         call = await pool.open(self._opening(live, text))
         self._forwarded.add(live.request_id)
         try:
@@ -218,6 +219,19 @@ class Isolation:
         except BaseException:
             await self._state.undo()
             raise
+
+
+async def _in_time(pool: Pool, live: Live) -> None:
+    """Return once a process takes the call; its time goes on meanwhile, and what is left of it is told then.
+
+    Raises:
+        CallError: None came up in time.
+        asyncio.CancelledError: Its time has passed.
+    """
+    await pool.ready(live.start.command)
+    live.expire()
+    if live.cancel_reason is not None:
+        raise asyncio.CancelledError
 
 
 async def _conclude(live: Live, call: RemoteCall) -> End:

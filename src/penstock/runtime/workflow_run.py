@@ -128,6 +128,7 @@ class WorkflowRun:
             await self._pause(step.delay_s)
 
     async def _attempt(self, step: Step, given: bytes, reading: _Reading, forward: Forward) -> Any:
+        self._live.expire()  # then the step, too, is cut before it begins
         inner = self._open_step(self._start(step, given))
         self._inner.add(inner)
         try:

@@ -53,6 +53,11 @@ class FakeClock:
             timer.fire()
         self._move_to(until)
 
+    def hold(self, seconds: float) -> None:
+        """Move both times on and fire nothing, as while code holds the event loop: what falls due meanwhile
+        is late, and fires in the next ``advance``."""
+        self._move_to(self._monotonic + seconds)
+
     def jump_wall(self, seconds: float) -> None:
         """Set the wall clock forward, or back; monotonic time and timers do not notice."""
         self._wall += seconds

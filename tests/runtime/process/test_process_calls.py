@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from typing import Any
 
 import anyio
@@ -118,6 +119,17 @@ async def test_it_knows_its_call(isolate: Any) -> None:
         assert 40 < seen["remaining"] <= 50
         assert seen["metadata"] == {"x_request_id": "corr-1", "traceparent": "00-aa-bb-01"}
         assert seen["output_config"] == {"a": [1, {"b": None}]}
+
+
+async def test_the_wait_for_a_process_is_taken_off_the_time_that_remains(isolate: Any, gone: Any) -> None:
+    async with isolate("whoami", backoff_s=0.5) as app:
+        pid = app.pid("whoami")
+        os.kill(pid, signal.SIGKILL)
+        await gone(pid)
+        with anyio.fail_after(20):
+            while app.pids("whoami"):
+                await anyio.lowlevel.checkpoint()
+        assert 0 < (await app.answer("whoami", timeout_s=20))["remaining"] <= 19.5
 
 
 async def test_two_callers_may_use_one_task_id(isolate: Any, journal: Journal) -> None:
