@@ -126,9 +126,7 @@ class Live:
 
     def remaining(self) -> float | None:
         """Seconds left to the deadline, at least 0; None without one."""
-        if self._deadline is None:
-            return None
-        return max(0.0, self._deadline - self._clock.monotonic())
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
 
     def reader(self, after: int = -1) -> WindowedReader:
         """See ``LiveCall.reader``."""

@@ -24,8 +24,8 @@ def note(event):
         journal.record(event)
 
 def compute():
-    note("started")
     try:
+        note("started")  # it may come at the end of the shield in there
         while True:
             pass
     except CallInterrupted:
@@ -59,8 +59,10 @@ async def interrupted(app: Any, journal: Journal, command: str, **given: Any) ->
     call.cancel(CancelReason.CALLER)
     last = (await app.frames(call))[-1]
     assert (last.status, last.reason) == ("cancelled", "caller")
+    with anyio.fail_after(20):
+        await journal.wait("interrupted", call.request_id)
     await app.settled()
-    assert journal.count("interrupted", call.request_id) == journal.count("interrupted") == 1
+    assert journal.count("interrupted") == 1
     assert app.pids(command) == pids  # it stopped by itself: nothing was killed
 
 
@@ -81,6 +83,7 @@ async def test_an_initialisation_in_workers_is_interrupted_in_all(isolate: Any, 
             await journal.wait("started", times=2)
         call.cancel(CancelReason.CALLER)
         assert (await app.frames(call))[-1].status == "cancelled"
+        with anyio.fail_after(20):
+            await journal.wait("interrupted", times=2)
         await app.settled()
-        assert journal.count("interrupted") == 2
         assert await app.answer("predict") == 1
