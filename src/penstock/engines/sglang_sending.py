@@ -48,6 +48,14 @@ class AsyncNetworkStream(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """Makes the request for an id."""
+
+    def __call__(self, rid: str) -> httpx.Request:
+        """Return the request that carries ``rid``."""
+        ...
+
+
 class Progress(Protocol):
     """What is known of the answer."""
 
@@ -200,13 +208,12 @@ class Sending(httpx.AsyncByteStream):
 
     async def _abort(self) -> bool:
         """Tell the server to stop; whether it has heard."""
-        if self._http.is_closed:
-            return False
         post = self._http.post(self._place.abort_url, json={"rid": self._rid})
         try:
             # In a context of its own: what watches the answer to our request must not take this one for it.
             await contextvars.Context().run(self._place.tasks.start, post, awaited=True)
-        except (CallError, httpx.HTTPError, OSError) as error:
+        except (CallError, httpx.HTTPError, OSError, RuntimeError) as error:
+            # A client that was closed meanwhile, as its engine was, says so by a plain RuntimeError.
             said = f"{type(error).__name__}: {error}"
             _log.warning("%s: %s could not be aborted (%s)", self._place.engine_id, self._rid, said)
             return False
@@ -219,21 +226,13 @@ class Sending(httpx.AsyncByteStream):
 
     async def _hang_up(self) -> None:
         try:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
             if not self._progress.over and self._network is not None:
                 # Even if it was read to its end by now: a cancelled call's connection is not used again.
                 await self._network.aclose()
-            self._task.cancel()
-            await asyncio.wait((self._task,))
             if self._inner is not None:
                 await self._inner.aclose()
         finally:
             self._place.names.give_back(self._request_id)
             self._left.set()
-
-
-class Asking(Protocol):
-    """Makes the request for an id."""
-
-    def __call__(self, rid: str) -> httpx.Request:
-        """Return the request that carries ``rid``."""
-        ...
