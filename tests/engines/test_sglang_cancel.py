@@ -11,11 +11,14 @@ import pytest
 
 from engines.upstreams.asking import chatting, prompting, reading, said, until, whole
 from engines.upstreams.sglang import SGLangServer
+from penstock import AsyncClient
 from penstock.calls import ambient
+from penstock.compose import build_app
 from penstock.engines import sglang, sglang_sending
 from penstock.engines.sglang import SGLangEngine, open_sglang
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import EngineDelta, EngineEvent, EngineRequest, EngineStart, EventMetrics
+from penstock.server.settings import ServerSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -281,3 +284,22 @@ async def test_a_reader_that_does_not_read_bounds_what_is_read_ahead(
         assert sent[0]._size < most * 1.2
         assert len([event async for event in events]) > 10
     assert server.aborts == []
+
+
+@pytest.mark.parametrize("says_last", [True, False])
+async def test_the_record_of_the_call_tells_whether_the_server_has_confirmed(
+    server: SGLangServer, says_last: bool
+) -> None:
+    server.gate.hold(after=1)
+    server.ignores_aborts = not says_last
+    app = build_app(None, f"sglang://127.0.0.1:{server.port}?close_s=1", ServerSettings())
+    async with app, AsyncClient(app) as client:
+        async with client.stream("predict", {"prompt": "fox"}) as stream:
+            await anext(stream)
+            await stream.cancel()
+        await until(lambda: bool(server.aborts))
+        await until(lambda: server.seen[0].connection.lost.is_set())
+        task = await client.task(stream.task_id)
+    assert task.cancel is not None
+    stages = {name for name, told in task.cancel.items() if told is not None}
+    assert ("upstream_confirmed_at" in stages) == says_last, task.cancel
