@@ -199,7 +199,7 @@ class SessionCodec:
         Raises:
             LocalProtocolError: It is larger than a message may be; the link is still good.
         """
-        body = _encode(message)
+        body = encode_message(message)
         if len(body) > self._max:
             kind = type(message).__name__.lower()
             raise LocalProtocolError(
@@ -238,15 +238,34 @@ class SessionCodec:
     def _decode(self, start: int, end: int) -> Message:
         try:
             with memoryview(self._buffer) as whole, whole[start:end] as body:
-                message: Message = _decode(body)
-                return message
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise self._break(f"not a message: {error}") from error
+                return decode_message(body, self._max)
+        except RemoteProtocolError as error:
+            raise self._break(str(error)) from error
 
     def _break(self, fault: str) -> RemoteProtocolError:
         self._broken = fault
         self._buffer.clear()
         return RemoteProtocolError(fault)
+
+
+def encode_message(message: Message) -> bytes:
+    """Return ``message`` as msgpack, without its length."""
+    return _encode(message)
+
+
+def decode_message(body: bytes | memoryview, max_message: int) -> Message:
+    """Read one message, msgpack without its length.
+
+    Raises:
+        RemoteProtocolError: It is none, or too large.
+    """
+    if len(body) > max_message:
+        raise RemoteProtocolError(f"a message has {len(body)} bytes; at most {max_message} are allowed")
+    try:
+        message: Message = _decode(body)
+        return message
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"not a message: {error}") from error
 
 
 def _read(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
