@@ -91,6 +91,11 @@ def chat(text: str, max_tokens: int = 16, **fields: Any) -> EngineRequest:
     return EngineRequest(request_id="r", trace_id="t", model="m", max_tokens=max_tokens, **fields)
 
 
+def endless() -> EngineRequest:
+    """What the model goes on with for as long as it may."""
+    return chat("", 1500, messages=None, prompt="Count: 1, 2, 3, 4, 5,")
+
+
 async def end_of(engine: OpenAIEngine, asked: EngineRequest) -> EngineEnd:
     with anyio.fail_after(60):
         events = [event async for event in engine.generate(asked)]
@@ -158,7 +163,7 @@ async def test_a_cancel_stops_the_model_itself(
     await upstream.idle()
     before = upstream.generated()
     with anyio.fail_after(60), call() as around:
-        async with aclosing(engine.generate(chat("Count to a thousand in words.", 1500))) as events:
+        async with aclosing(engine.generate(endless())) as events:
             async for event in events:
                 if type(event) is wanted:
                     break
@@ -193,7 +198,7 @@ async def test_a_call_s_remaining_time_stops_the_model_as_well(
 ) -> None:
     await end_of(engine, chat("hello", 1))
     with anyio.fail_after(60), call(1.0):
-        end = await end_of(engine, chat("Count to a thousand in words.", 1500))
+        end = await end_of(engine, endless())
         assert end.error is not None
         assert end.error.code == "deadline_exceeded"
         assert "(total budget)" in end.error.message
