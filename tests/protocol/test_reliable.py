@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from penstock.errors import LocalProtocolError, RemoteProtocolError
 from penstock.protocol.reliable import ACK_BYTES, MAX_PARCEL, ReliableSession
-from penstock.protocol.session import Items, Message, Ping
+from penstock.protocol.session import Items, Message, Ping, encode_message
 
 LEFT, RIGHT = 0, 1
 
@@ -134,12 +134,13 @@ def test_what_was_acknowledged_is_forgotten_and_cannot_be_had_again() -> None:
 
 
 def test_what_piles_up_is_bounded() -> None:
-    here = ReliableSession(max_kept=1000)
-    for number in range(9):
+    message = len(encode_message(numbered(1, 80)))
+    here = ReliableSession(max_kept=3 * message)
+    for number in (1, 2, 3):
         here.push(numbered(number, 80))
     with pytest.raises(LocalProtocolError, match="has not taken"):
-        here.push(numbered(10, 80))
-    assert here.unacknowledged <= 1000
+        here.push(numbered(4, 80))
+    assert here.unacknowledged == 3 * message
     with pytest.raises(LocalProtocolError, match="items"):
         ReliableSession(max_message=100).push(numbered(1, 101))
 
