@@ -76,6 +76,8 @@ class Connection(asyncio.Protocol):
         self.lost = asyncio.Event()
         self.on_lost: list[Callable[[], None]] = []
         self.answering = False
+        self.sent = 0
+        """Bytes of replies."""
         self._transport: asyncio.Transport
         self._read = bytearray()
         self._room = asyncio.Event()
@@ -133,6 +135,7 @@ class Connection(asyncio.Protocol):
             if self.lost.is_set():
                 raise ConnectionResetError
             self._transport.write(piece)
+            self.sent += len(piece)
             if split:
                 await anyio.lowlevel.checkpoint()
         await self._room.wait()
