@@ -11,12 +11,12 @@ import pytest
 
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live
-from penstock.calls.waiting import wait_ended
 from penstock.calls.tasks import TaskOwner
+from penstock.calls.waiting import wait_ended
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import State
 from penstock.protocol.events import EventMetrics
-from penstock.protocol.messages import CancelReason, Frame, OnDisconnect, decode_frame
+from penstock.protocol.messages import CancelReason, CancelTimes, Frame, OnDisconnect, decode_frame
 from penstock.testing import FakeClock
 from penstock.testing.clock import EPOCH
 
@@ -117,6 +117,32 @@ def test_a_cancelled_frame_says_when_it_was_asked_for_and_felt(make_live: MakeLi
     cancel = last(live).cancel
     assert cancel is not None
     assert (cancel.requested_at, cancel.delivered_at) == (EPOCH + 1, EPOCH + 1.25)
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_the_stages_of_a_cancel_are_in_order_whatever_the_wall_clock_does(
+    make_live: MakeLive, clock: FakeClock, jump: float
+) -> None:
+    live = make_live()
+    live.cancel(CancelReason.CALLER)
+    for mark in (live.mark_delivered, live.mark_confirmed, live.mark_acknowledged, live.mark_stopped):
+        clock.jump_wall(jump)
+        clock.advance(0.5)
+        mark()
+    assert live.cut is not None
+    assert live.cut.times() == CancelTimes(EPOCH, EPOCH + 0.5, EPOCH + 1.5, EPOCH + 1, EPOCH + 2)
+
+
+def test_a_stage_is_reached_with_the_next_at_the_latest(make_live: MakeLive, clock: FakeClock) -> None:
+    live = make_live()
+    live.cancel(CancelReason.CALLER)
+    clock.advance(1)
+    live.mark_confirmed(0.25)  # as a thread has measured it
+    clock.advance(1)
+    live.mark_stopped()
+    live.mark_delivered()
+    assert live.cut is not None
+    assert live.cut.times() == CancelTimes(EPOCH, EPOCH + 0.25, EPOCH + 2, EPOCH + 0.25, EPOCH + 2)
 
 
 # -- deadline ------------------------------------------------------------------------------------------

@@ -59,7 +59,11 @@ class Run:
         live.cancel(reason)
         self.clock.advance(delivered_s)
         live.mark_delivered()
-        self.clock.advance(stopped_s - delivered_s)
+        self.clock.advance((stopped_s - delivered_s) / 2)
+        live.mark_confirmed()
+        self.clock.advance((stopped_s - delivered_s) / 4)
+        live.mark_acknowledged()
+        self.clock.advance((stopped_s - delivered_s) / 4)
         live.end_cut()
         live.mark_stopped()
 

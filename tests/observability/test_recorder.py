@@ -114,13 +114,21 @@ def test_a_cancel_is_followed_by_its_cause(run: Run, reason: CancelReason) -> No
     run.clock.advance(0.25)
     live.mark_delivered()
     live.mark_delivered()
-    assert values(tally.cancels[reason.value].delivered) == (1, 0.25)
-    assert values(tally.cancels[reason.value].stopped) == (0, 0.0)
-    run.clock.advance(0.25)
+    cancels = tally.cancels[reason.value]
+    assert values(cancels.delivered) == (1, 0.25)
+    assert values(cancels.stopped) == (0, 0.0)
+    run.clock.advance(0.125)
+    live.mark_confirmed()
+    live.mark_confirmed()
+    assert (values(cancels.confirmed), values(cancels.acknowledged)) == ((1, 0.375), (0, 0.0))
+    run.clock.advance(0.125)
+    live.mark_acknowledged()
+    assert values(cancels.acknowledged) == (1, 0.5)
     live.end_cut()
     assert tally.cancelled == 1
     live.mark_stopped()
-    assert values(tally.cancels[reason.value].stopped) == (1, 0.5)
+    assert values(cancels.stopped) == (1, 0.5)
+    assert values(cancels.acknowledged) == (1, 0.5)
     assert tally.cancelled == 0
 
 

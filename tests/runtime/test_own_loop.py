@@ -214,7 +214,7 @@ async def test_the_watchdog_leaves_it_alone(
 
 
 def test_a_loop_runs_once_and_is_cancelled_from_outside() -> None:
-    loop = OwnLoop()
+    loop = OwnLoop(lambda: None)
     started = threading.Event()
 
     async def work() -> None:
@@ -234,7 +234,7 @@ def test_a_loop_runs_once_and_is_cancelled_from_outside() -> None:
 
 
 def test_a_loop_that_was_cancelled_runs_nothing() -> None:
-    loop = OwnLoop()
+    loop = OwnLoop(lambda: None)
     loop.cancel()
     ran = []
 

@@ -13,7 +13,8 @@ from penstock.protocol.messages import CancelReason, CancelTimes
 
 
 class Cut:
-    """What became of a cancel.  A stage that has not been reached is ``None``; all times are Unix seconds.
+    """What became of a cancel.  A stage that has not been reached is ``None``; all times are Unix seconds,
+    and keep their order even when the machine's clock is set.
 
     Attributes:
         reason: What asked for it first.
@@ -49,7 +50,7 @@ class Cut:
         self.stuck = False
 
     def since(self) -> float:
-        """Return the seconds since it was asked for."""
+        """Return the seconds since it was asked for; from any thread."""
         return self._clock.monotonic() - self._began
 
     def times(self) -> CancelTimes:

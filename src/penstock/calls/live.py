@@ -236,30 +236,47 @@ class Live:
         else:
             self._on_stop += (stopped,)
 
-    def mark_delivered(self) -> None:
-        """Say that the author's code has felt the cancel."""
-        if self.cut is not None and self.cut.delivered_at is None:
-            self.cut.delivered_at = self._clock.wall()
-            self._observer.delivered(self, self.cut.since())
+    def mark_delivered(self, after_s: float | None = None) -> None:
+        """Say that the author's code has felt the cancel.
+
+        Args:
+            after_s: How long after the cancel; without it: now.
+        """
+        if (cut := self.cut) is not None and cut.delivered_at is None:
+            after_s = cut.since() if after_s is None else after_s
+            cut.delivered_at = cut.requested_at + after_s
+            self._observer.delivered(self, after_s)
 
     def mark_acknowledged(self) -> None:
-        """Say that the author's code has left."""
-        if self.cut is not None:
-            self.cut.acknowledged_at = self._clock.wall()
+        """Say that the author's code has left, and so has felt the cancel if it ever will."""
+        if (cut := self.cut) is not None and cut.acknowledged_at is None:
+            after_s = cut.since()
+            self.mark_delivered(after_s)
+            cut.acknowledged_at = cut.requested_at + after_s
+            self._observer.acknowledged(self, after_s)
 
-    def mark_confirmed(self) -> None:
-        """Say that the engine below has confirmed the end of the cancelled work."""
-        if self.cut is not None and self.cut.confirmed_at is None:
-            self.cut.confirmed_at = self._clock.wall()
+    def mark_confirmed(self, after_s: float | None = None) -> None:
+        """Say that the engine below has confirmed the end of the cancelled work, of which it was told.
+
+        Args:
+            after_s: As for ``mark_delivered``.
+        """
+        if (cut := self.cut) is not None and cut.confirmed_at is None:
+            after_s = cut.since() if after_s is None else after_s
+            self.mark_delivered(after_s)
+            cut.confirmed_at = cut.requested_at + after_s
+            self._observer.confirmed(self, after_s)
 
     def mark_stopped(self) -> None:
         """Say that nothing of this call runs any more and that its permit is free."""
         self.work = None
         self.stopped = True
+        self.mark_acknowledged()
         cut = self.cut
-        self._observer.stopped(self, None if cut is None else cut.since())
-        if cut is not None:
-            self._cut_is_over(cut)
+        after_s = None if cut is None else cut.since()
+        self._observer.stopped(self, after_s)
+        if cut is not None and after_s is not None:
+            self._cut_is_over(cut, after_s)
         self._tell_stopped()
 
     def _tell_stopped(self) -> None:
@@ -267,9 +284,8 @@ class Live:
         for stopped in told:
             stopped()
 
-    def _cut_is_over(self, cut: Cut) -> None:
-        cut.freed_at = self._clock.wall()
-        cut.acknowledged_at = cut.acknowledged_at or cut.freed_at
+    def _cut_is_over(self, cut: Cut, after_s: float) -> None:
+        cut.freed_at = cut.requested_at + after_s
         self._drop_timer("grace")
         if cut.stuck:
             cut.stuck = False
@@ -303,8 +319,8 @@ class Live:
         if self.log.ending is not None:
             return "already_finished"
         if self.cancel_reason is None:
+            self.cut = Cut(reason, self._clock)  # first: threads look for the reason, and then at this
             self.cancel_reason = reason
-            self.cut = Cut(reason, self._clock)
             self._observer.cancelled(self)
             self._later("grace", self._limits.cancel_grace_s, self._still_runs)
             for cut in self._on_cut:

@@ -42,6 +42,12 @@ class Observer:
     def delivered(self, live: Live, after_s: float) -> None:
         """Its author's code has felt the cancel."""
 
+    def acknowledged(self, live: Live, after_s: float) -> None:
+        """Its author's code has left, so long after the cancel."""
+
+    def confirmed(self, live: Live, after_s: float) -> None:
+        """The engine below has confirmed that its work has stopped, so long after the cancel."""
+
     def ended(self, live: Live, total_s: float) -> None:
         """Its terminal frame is in the log; ``live.ending`` says which."""
 

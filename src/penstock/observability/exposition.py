@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.exposition import choose_encoder
 
 from penstock.calls.admission import Admission
-from penstock.observability.recorder import Histogram, Recorder, Tally
+from penstock.observability.recorder import Cancels, Histogram, Recorder, Tally
 from penstock.observability.text import Family, labels
 
 _FORMATS = {True: choose_encoder("application/openmetrics-text; version=1.0.0"), False: choose_encoder("")}
@@ -136,10 +136,26 @@ _TIMES: tuple[tuple[Family, Callable[[Tally], Histogram]], ...] = (
     ),
 )
 _CANCELS = Family("penstock_cancels", "counter", "Cancels asked for.")
-_DELIVERY = Family(
-    "penstock_cancel_delivery_seconds", "histogram", "From a cancel to the code that feels it."
+_STAGES: tuple[tuple[Family, Callable[[Cancels], Histogram]], ...] = (
+    (
+        Family("penstock_cancel_delivery_seconds", "histogram", "From a cancel to the code that feels it."),
+        lambda cancels: cancels.delivered,
+    ),
+    (
+        Family("penstock_cancel_leaving_seconds", "histogram", "From a cancel to the code that has left."),
+        lambda cancels: cancels.acknowledged,
+    ),
+    (
+        Family(
+            "penstock_cancel_confirmation_seconds", "histogram", "From a cancel to the engine's word on it."
+        ),
+        lambda cancels: cancels.confirmed,
+    ),
+    (
+        Family("penstock_cancel_stop_seconds", "histogram", "From a cancel to the end of the work."),
+        lambda cancels: cancels.stopped,
+    ),
 )
-_STOP = Family("penstock_cancel_stop_seconds", "histogram", "From a cancel to the end of the work.")
 
 _LOOP = Family(
     "penstock_event_loop_delay_seconds",
@@ -165,8 +181,5 @@ def _cancels(served: Iterable[Served]) -> Iterator[Shown]:
         for reason, cancels in tally.cancels.items()
     ]
     yield _CANCELS, [_CANCELS.sample(whose, cancels.count) for whose, cancels in known]
-    yield (
-        _DELIVERY,
-        [line for whose, cancels in known for line in _DELIVERY.samples(whose, cancels.delivered)],
-    )
-    yield _STOP, [line for whose, cancels in known for line in _STOP.samples(whose, cancels.stopped)]
+    for family, stage in _STAGES:
+        yield family, [line for whose, cancels in known for line in family.samples(whose, stage(cancels))]

@@ -52,14 +52,18 @@ class Cancels:
     Attributes:
         count: How many were asked for.
         delivered: Seconds until the author's code felt them.
+        acknowledged: Seconds until it had left.
+        confirmed: Seconds until the engine below had confirmed that its work has stopped.
         stopped: Seconds until the work had really stopped.
     """
 
-    __slots__ = ("count", "delivered", "stopped")
+    __slots__ = ("acknowledged", "confirmed", "count", "delivered", "stopped")
 
     def __init__(self) -> None:
         self.count = 0
         self.delivered = Histogram(WAIT_S)
+        self.acknowledged = Histogram(WAIT_S)
+        self.confirmed = Histogram(WAIT_S)
         self.stopped = Histogram(WAIT_S)
 
 
@@ -163,6 +167,14 @@ class Recorder(Observer):
     def delivered(self, live: Live, after_s: float) -> None:
         """Count how long its cancel took to be felt."""
         self._of(live).cancels[_cause(live)].delivered.observe(after_s)
+
+    def acknowledged(self, live: Live, after_s: float) -> None:
+        """Count how long its code took to leave."""
+        self._of(live).cancels[_cause(live)].acknowledged.observe(after_s)
+
+    def confirmed(self, live: Live, after_s: float) -> None:
+        """Count how long the engine below took to confirm its end."""
+        self._of(live).cancels[_cause(live)].confirmed.observe(after_s)
 
     def ended(self, live: Live, total_s: float) -> None:
         """Count a call out, and how it ended."""

@@ -139,13 +139,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class End(_Message, frozen=True, kw_only=True):
     """A call has ended and its work has stopped: with ``error``, or cut for ``reason``, or well, then perhaps
-    with an ``answer`` (JSON)."""
+    with an ``answer`` (JSON).  ``confirmed``: an engine there has confirmed the end of cancelled work."""
 
     request_id: str
     answer: bytes | None = None
     error: Failure | None = None
     reason: CancelReason | None = None
     metrics: EventMetrics | None = None
+    confirmed: bool = False
 
 
 class Ping(_Message, frozen=True, kw_only=True):

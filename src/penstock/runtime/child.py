@@ -160,7 +160,7 @@ class Outgoing:
     def _end(self, answer: bytes) -> End:
         if len(answer) > MAX_ITEM:
             self._refuse("the answer", len(answer))
-        ending, reason = self._live.ending, self._live.cancel_reason
+        ending, reason, cut = self._live.ending, self._live.cancel_reason, self._live.cut
         error = self._failure or (None if ending is None or reason is not None else ending.error)
         if error is not None:
             answer, reason = b"", None
@@ -170,6 +170,7 @@ class Outgoing:
             error=None if error is None else Failure.of(error),
             reason=reason,
             metrics=_engine_metrics(self._live),
+            confirmed=cut is not None and cut.confirmed_at is not None,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from penstock.calls import ambient
@@ -15,6 +16,7 @@ from penstock.protocol.events import EventMetrics
 from penstock.protocol.values import encode_value
 from penstock.runtime.abort import Abortable, AbortCallbacks, CallAborts
 from penstock.runtime.interrupt import CallInterrupted, raised_here, shield
+from penstock.runtime.threads import tell
 
 _log = logging.getLogger("penstock.command")
 
@@ -74,8 +76,8 @@ class CallContext(Abortable):
         """
         reason = self._live.cancel_reason
         if reason is not None:
+            self.cancel_felt()  # first, as it has a shield, at whose end an interrupt would come again
             raised_here()
-            self._live.mark_delivered()
             raise CallInterrupted(f"the call was cancelled ({reason.value})")
 
     def shield(self) -> AbstractContextManager[None]:
@@ -131,7 +133,21 @@ class CallContext(Abortable):
 
     def upstream_confirmed(self) -> None:
         """Say that the engine has confirmed the end of cancelled work."""
-        self._live.mark_confirmed()
+        self._reached(self._live.mark_confirmed)
+
+    def cancel_felt(self) -> None:
+        """Say that the code of this call has felt its cancel."""
+        self._reached(self._live.mark_delivered)
+
+    def _reached(self, mark: Callable[[float], None]) -> None:
+        """Mark a stage of the cancel as reached now, on the call's own loop: who watches is told there."""
+        if (cut := self._live.cut) is None:
+            return
+        if _on(self._loop):
+            mark(cut.since())
+        else:
+            with shield():
+                tell(self._loop, partial(mark, cut.since()))
 
 
 def _on(loop: asyncio.AbstractEventLoop) -> bool:

@@ -121,17 +121,18 @@ class Executor:
     async def _perform(self, work: Work) -> None:
         live, hold, command = work.live, work.hold, work.command.command
         if hold is None:
-            answer = await self._invoke(live, work.command, partial(command.function, **work.arguments))
+            answer = await self._invoke(work, partial(command.function, **work.arguments))
         else:
             call = partial(command.function, **work.arguments, **await hold.take())
-            answer = await hold.run(partial(self._invoke, live, work.command, call))
+            answer = await hold.run(partial(self._invoke, work, call))
         ends_a_stream = command.streaming and live.start.is_stream and live.start.workflow_id is None
         live.complete(answer, has_answer=not ends_a_stream)
 
-    async def _invoke(self, live: Live, command: BoundCommand, call: Callable[[], Any]) -> object:
+    async def _invoke(self, work: Work, call: Callable[[], Any]) -> object:
+        live, command = work.live, work.command
         kind = command.command.kind
-        if not kind.blocking and command.isolation == "thread":
-            return await self._on_own_loop(live, kind, call)
+        if _on_own_loop(command):
+            return await self._run_on_own_loop(work, call)
         if command.interrupt:
             call = interruptible(call, live.on_cut, streaming=kind.streaming)
         if kind is Kind.ASYNC_GENERATOR:
@@ -139,18 +140,18 @@ class Executor:
         if kind is Kind.GENERATOR:
             return await self._pump_batches(live, ThreadedItems(self._threads, copy_context(), call))
         if kind is Kind.AWAITABLE:
-            live.work = work = call()
-            return await work
+            live.work = running = call()
+            return await running
         return await self._in_thread(live, call)
 
     async def _in_thread(self, live: Live, call: Callable[[], Any]) -> object:
         live.work = work = ThreadedCall(self._threads, copy_context(), call)
         return await work.result()
 
-    async def _on_own_loop(self, live: Live, kind: Kind, call: Callable[[], Any]) -> object:
-        loop = OwnLoop()
+    async def _run_on_own_loop(self, work: Work, call: Callable[[], Any]) -> object:
+        live, loop = work.live, OwnLoop(work.context.cancel_felt)
         live.on_cut(loop.cancel)
-        if kind is Kind.ASYNC_GENERATOR:
+        if work.command.command.kind is Kind.ASYNC_GENERATOR:
             items = OwnLoopItems(self._threads, copy_context(), call, loop)
             return await self._pump_batches(live, items)
         return await self._in_thread(live, lambda: loop.run(call))
@@ -212,10 +213,14 @@ class Executor:
             self._abort(work)
             if task is not None:
                 task.cancel()
-            if not work.command.command.kind.blocking:
+            if not work.command.command.kind.blocking and not _on_own_loop(work.command):
                 # Its next step, at which it is thrown the cancel, stands in the loop's queue before this.
                 # In a thread it feels the cancel only when it asks or ends.
                 loop.call_soon(live.mark_delivered)
             loop.call_soon(live.end_cut)  # the terminal frame waits for nobody's clean-up
 
         return cut
+
+
+def _on_own_loop(command: BoundCommand) -> bool:
+    return command.isolation == "thread" and not command.command.kind.blocking

@@ -179,8 +179,8 @@ class Isolation:
                 await call.stop(live.cancel_reason or CancelReason.CALLER, self._grace_s)
             finally:
                 self._forwarded.discard(live.request_id)
-                if call.end is not None and call.end.metrics is not None:
-                    live.report_metrics(call.end.metrics)
+                if call.end is not None:
+                    _learn(live, call.end)
 
     def _opening(self, live: Live, text: bytes) -> Open:
         start, caller = live.start, live.caller
@@ -232,6 +232,14 @@ async def _in_time(pool: Pool, live: Live) -> None:
     live.expire()
     if live.cancel_reason is not None:
         raise asyncio.CancelledError
+
+
+def _learn(live: Live, end: End) -> None:
+    """Take over what an engine said there."""
+    if end.metrics is not None:
+        live.report_metrics(end.metrics)
+    if end.confirmed:
+        live.mark_confirmed()
 
 
 async def _conclude(live: Live, call: RemoteCall) -> End:

@@ -16,9 +16,15 @@ T = TypeVar("T")
 
 class OwnLoop:
     """Runs one coroutine on a loop of its own in the thread that calls ``run``; ``cancel`` reaches it from
-    another."""
+    another.
 
-    def __init__(self) -> None:
+    Args:
+        felt: Called in that thread when a cancel has reached the coroutine; long after ``cancel`` where that
+            blocks.
+    """
+
+    def __init__(self, felt: Callable[[], object]) -> None:
+        self._felt = felt
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -57,6 +63,7 @@ class OwnLoop:
     def _interrupt(self) -> None:
         if self._task is not None:
             self._task.cancel()
+            asyncio.get_running_loop().call_soon(self._felt)  # behind the step at which it is thrown
 
 
 class OwnLoopItems(ThreadedItems):

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from penstock.calls.waiting import wait_stopped
 from penstock.errors import CallError
 from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import CancelReason
@@ -70,7 +71,10 @@ async def large(mb: int):
 @rt.command("slow", concurrency=1)
 async def slow():
     journal.record("slow")
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        current_call().upstream_confirmed()
 """
 ALL = ("plain", "numbers", "nothing", "told", "fails", "large", "slow")
 
@@ -119,6 +123,19 @@ async def test_it_knows_its_call(isolate: Any) -> None:
         assert 40 < seen["remaining"] <= 50
         assert seen["metadata"] == {"x_request_id": "corr-1", "traceparent": "00-aa-bb-01"}
         assert seen["output_config"] == {"a": [1, {"b": None}]}
+
+
+async def test_what_an_engine_there_confirms_is_known_here(isolate: Any, journal: Journal) -> None:
+    async with isolate("slow", code=KINDS) as app:
+        call = await app.open("slow")
+        with anyio.fail_after(20):
+            await journal.wait("slow")
+        call.cancel(CancelReason.CALLER)
+        await app.frames(call)
+        with anyio.fail_after(20):
+            await wait_stopped(call)
+        assert call.cut is not None
+        assert call.cut.requested_at <= call.cut.confirmed_at <= call.cut.freed_at
 
 
 async def test_the_wait_for_a_process_is_taken_off_the_time_that_remains(isolate: Any, gone: Any) -> None:
