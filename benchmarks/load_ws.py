@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._first: list[bytes] | None = []  # all that came until each call has ended once
         self._transport: Any = None
         self._begun = False
-        self.answered = asyncio.get_running_loop().create_future()  # for the first time
+        self.answered = asyncio.get_running_loop().create_future()  # and the first calls read
         self.closed = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
@@ -176,8 +176,6 @@ class Connection(asyncio.Protocol):
         if self._items < 0 or self._items > self._job.items * self._job.calls:
             raise WrongAnswer(f"{self._items} items more than the calls that ended have")
         self._running -= 1
-        if not self.answered.done():
-            self.answered.set_result(None)
         self._tally.requests += 1
         self._tally.total_s.append(now() - self._sent_at.pop(call))
         if self._first is not None and turn == 1:
@@ -201,6 +199,7 @@ class Connection(asyncio.Protocol):
         for frames in whole:
             check_stream(frames, self._job.items)
         self._first = None
+        self.answered.set_result(None)
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
