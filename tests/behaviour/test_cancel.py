@@ -40,9 +40,16 @@ async def test_cancel_twice_at_once_is_one_cancel(connect: Connect) -> None:
     async with connect(zoo.runtime) as way:
         call = await way.open("ignore_cancel")
         await zoo.journal.wait("started")
-        assert await asyncio.gather(*(call.cancel() for _ in range(10))) == ["cancelled"] * 10
-        zoo.release()
+        outcomes = Counter(await asyncio.gather(*(call.cancel() for _ in range(10))))
+        # Within a turn of the event loop the call has ended, though its code runs on: who comes later is told.
+        assert outcomes["cancelled"] >= 1
+        assert outcomes.keys() <= {"cancelled", "already_finished"}
         assert (await call.last())["status"] == "cancelled"
+        assert await call.cancel() == "already_finished"
+        zoo.release()
+        await zoo.journal.wait("finished", call.request_id)
+        await zoo.journal.wait("aborted", call.request_id)
+        assert zoo.journal.count("ignored") == zoo.journal.count("aborted") == 1
         assert [frame["status"] for frame in await way.log(call.request_id)].count("cancelled") == 1
 
 
