@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("penstock.engines")
 
-# What is read ahead of a slow reader, in bytes.
+# What is read ahead of a slow reader, and of what follows an abort, in bytes.
 _AHEAD = 1024 * 1024
 # How much of the time to close the server has to say its last after an abort: it needs one step of its model.
 _OF_CLOSING = 0.25
@@ -201,7 +201,8 @@ class Sending(httpx.AsyncByteStream):
                 return
             with anyio.move_on_after(self._place.close_s * _OF_CLOSING):
                 await self._said_its_last()
-                if self._call is not None and (self._ended or self._error is None):
+                over = self._ended or (self._read and self._error is None)
+                if over and self._call is not None:
                     self._call.upstream_confirmed()
                 return
         _log.warning("%s: %s was aborted, and goes on", self._place.engine_id, self._rid)
@@ -220,7 +221,9 @@ class Sending(httpx.AsyncByteStream):
         return True
 
     async def _said_its_last(self) -> None:
-        while not self._read and not self._ended:
+        """Read on to the end, or until it is clear that this is no answer."""
+        self._size = 0
+        while not self._read and not self._ended and self._size <= _AHEAD:
             self._chunks.clear()
             await self._change()
 
