@@ -41,7 +41,7 @@ async def test_cancel_twice_at_once_is_one_cancel(connect: Connect) -> None:
         call = await way.open("ignore_cancel")
         await zoo.journal.wait("started")
         outcomes = Counter(await asyncio.gather(*(call.cancel() for _ in range(10))))
-        # Within a turn of the event loop the call has ended, though its code runs on: who comes later is told.
+        # Within a turn of the event loop the call has ended, though its code runs on; later ones are told so.
         assert outcomes["cancelled"] >= 1
         assert outcomes.keys() <= {"cancelled", "already_finished"}
         assert (await call.last())["status"] == "cancelled"
