@@ -178,19 +178,20 @@ async def test_a_cancel_stops_the_model_itself(
 async def test_a_cancel_while_it_reads_a_long_prompt_stops_it_too(
     engine: OpenAIEngine, upstream: Upstream
 ) -> None:
-    await upstream.idle()
     await end_of(engine, chat("hello", 1))
+    await upstream.idle()
     before = upstream.generated()
     with anyio.fail_after(60), call() as around:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(end_of, engine, chat(f"{time.time()}" + " boats" * 1800, 100))
+                tasks.start_soon(end_of, engine, chat(f"{time.time()}" + " boats" * 1700, 300))
                 while not await asyncio.to_thread(upstream.busy):
                     await anyio.lowlevel.checkpoint()
                 scope.cancel()
         assert around.confirmed == 1
         await upstream.idle()
-    assert upstream.generated() - before <= 1
+    # On a busy machine the prompt may be done before we hear that it is read; the 300 tokens are not.
+    assert upstream.generated() - before < 50
 
 
 async def test_a_call_s_remaining_time_stops_the_model_as_well(
