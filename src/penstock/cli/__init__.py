@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Serve a model as a stream.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: to draw frames around it would double the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (run, call, new, inspect, doctor, pull, schema):
