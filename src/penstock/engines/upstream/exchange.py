@@ -123,14 +123,14 @@ class Exchange(Generic[T]):
                 self._upstream.sorted(error, begun=True)
 
     async def stop(self, cause: CallError) -> None:
-        """End the generation from outside, on its own loop, and wait until it is closed."""
+        """End the generation from outside, on its own loop; one that waits for the server is closed then.
+
+        One whose reader is busy elsewhere, maybe for ever, finds the end when it looks again.
+        """
         waited_for = self._watch.waiting
         self._watch.cut(cause)
         if waited_for:
             await self._closed.wait()
-        else:
-            # Its reader is busy elsewhere, maybe for ever: it will find the end when it looks again.
-            await self._hang_up()
 
     async def close(self) -> None:
         """Close the connection, unless its answer was read to the end; shielded and bounded."""
