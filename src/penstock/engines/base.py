@@ -171,23 +171,40 @@ class Engine(ABC):
         )
 
     async def _text_of(self, request: EngineRequest) -> AsyncGenerator[str, None]:
-        async with aclosing(self._pieces_of(request)) as pieces:
-            async for piece in pieces:
-                if piece.chunk:
-                    yield piece.chunk
+        async with aclosing(self.generate(request)) as events:
+            async for event in events:
+                if type(event) is EngineDelta:
+                    if event.chunk:
+                        yield event.chunk
+                elif self._ends(event):
+                    return
+        raise self._unfinished()
 
     async def _pieces_of(self, request: EngineRequest) -> AsyncGenerator[EngineDelta, None]:
         async with aclosing(self.generate(request)) as events:
             async for event in events:
                 if type(event) is EngineDelta:
                     yield event
-                elif type(event) is EngineEnd:
-                    report_metrics(event.metrics)
-                    raise_if_failed(event)
+                elif self._ends(event):
                     return
-                elif type(event) is not EngineStart:
-                    raise _broken(self, f"sent a {type(event).__name__} where an event was due")
-        raise _broken(self, "ended its stream without an end event; the answer may be incomplete")
+        raise self._unfinished()
+
+    def _ends(self, event: EngineEvent) -> bool:
+        """Whether ``event`` ends the answer well.
+
+        Raises:
+            CallError: The answer failed, or this is no event.
+        """
+        if type(event) is EngineEnd:
+            report_metrics(event.metrics)
+            raise_if_failed(event)
+            return True
+        if type(event) is not EngineStart:
+            raise _broken(self, f"sent a {type(event).__name__} where an event was due")
+        return False
+
+    def _unfinished(self) -> CallError:
+        return _broken(self, "ended its stream without an end event; the answer may be incomplete")
 
 
 def conversation(prompt: str, system_prompt: str | None = None) -> list[dict[str, Any]]:

@@ -203,7 +203,8 @@ class FrameWriter:
         # The wire shows milliseconds, so a stamp serves every frame of its millisecond.
         if now - self._now >= 0.001:
             self._tick(now)
-        return b"".join((_ITEM_HEAD, value, self._stamp, self._tail, b"%d}" % seq))
+        end = _ENDS[seq] if seq < _MANY else b"%d}" % seq
+        return b"".join((_ITEM_HEAD, value, self._stamp, self._tail, end))
 
     def accepted(self, seq: int, now: float) -> bytes:
         """Write the first frame."""
@@ -253,6 +254,8 @@ class FrameWriter:
 
 
 _ITEM_HEAD = b'{"type":"task","status":"streaming","data":'
+_MANY = 4096  # items of most streams
+_ENDS = tuple(b"%d}" % seq for seq in range(_MANY))
 _ACCEPTED = b'{"type":"task","status":"accepted"'
 _COMPLETED = b'{"type":"task","status":"completed"'
 
