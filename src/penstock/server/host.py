@@ -17,6 +17,7 @@ import uvicorn
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
+from penstock.server.accepting import Server
 from penstock.server.asgi import Application
 from penstock.server.batching import BatchingWebSocket
 from penstock.server.collector import rare_collections
@@ -63,7 +64,7 @@ class Host:
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._server = _Server(
+        self._server = Server(
             uvicorn.Config(
                 self._application,
                 http=partial(HttpProtocol, settings=settings),  # type: ignore[arg-type]
@@ -142,14 +143,6 @@ class Host:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, with signals left to the host."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 DEFAULT_WS_PORT = 8765  # of the streaming mode guide, Default Server Configuration
