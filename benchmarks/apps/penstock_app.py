@@ -10,6 +10,8 @@ from frames import TOKENS
 from hosting import pin_to_core, say_ready
 
 from penstock.engines.scripted import ScriptedEngine
+from penstock.observability.exposition import Exposition
+from penstock.observability.recorder import Recorder
 from penstock.runtime.app import App
 from penstock.runtime.runtime import Runtime
 from penstock.server.host import Host
@@ -66,5 +68,11 @@ async def add(a: int, b: int) -> int:
 
 if __name__ == "__main__":
     pin_to_core()
-    host = Host(App(rt), ServerSettings(port=0), lambda url: say_ready(int(url.rpartition(":")[2])))
+    recorder = Recorder()  # metrics are on, as they are in `penstock run`
+    host = Host(
+        App(rt, observer=recorder),
+        ServerSettings(port=0),
+        lambda url: say_ready(int(url.rpartition(":")[2])),
+        Exposition(recorder),
+    )
     uvloop.run(host.serve())
