@@ -3,9 +3,9 @@
 A message is a length of 4 bytes, most significant first, then msgpack.  What authors and callers say (inputs,
 items, answers) travels as JSON text inside it, written once where it was made and read where it is shown.
 
-The side that asks sends ``Configure``, ``Open``, ``Cancel``, ``Credit``, ``Ping`` and ``Close``;
-the side that works sends ``Hello``, ``Items``, ``Progress``, ``End`` and ``Pong``.  Each call has exactly one
-``End``.
+The side that asks sends ``Configure``, ``Open``, ``Input``, ``InputEnd``, ``Cancel``, ``Credit``, ``Ping``
+and ``Close``; the side that works sends ``Hello``, ``Items``, ``Progress``, ``End`` and ``Pong``.
+Each call has exactly one ``End``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Hello(_Message, frozen=True, kw_only=True):
 class Open(_Message, frozen=True, kw_only=True):
     """Run a command once.  ``input`` and ``output_config`` are JSON objects; ``window`` is how many bytes of
     items may be sent before credit must come; ``remaining_s`` is the time left to the call's deadline, in
-    seconds: the clocks of two machines need not agree."""
+    seconds: the clocks of two machines need not agree; ``more_input``: items of input follow."""
 
     request_id: str
     task_id: str
@@ -67,6 +67,20 @@ class Open(_Message, frozen=True, kw_only=True):
     remaining_s: float | None = None
     correlation_id: str = ""
     trace_parent: str | None = None
+    more_input: bool = False
+
+
+class Input(_Message, frozen=True, kw_only=True):
+    """One item of a call's input stream, JSON."""
+
+    request_id: str
+    item: bytes
+
+
+class InputEnd(_Message, frozen=True, kw_only=True):
+    """No more items of input come for a call."""
+
+    request_id: str
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
@@ -165,7 +179,21 @@ class Close(_Message, frozen=True, kw_only=True):
     """End in good order: no more calls will come."""
 
 
-Message: TypeAlias = Configure | Hello | Open | Cancel | Credit | Items | Progress | End | Ping | Pong | Close
+Message: TypeAlias = (
+    Configure
+    | Hello
+    | Open
+    | Input
+    | InputEnd
+    | Cancel
+    | Credit
+    | Items
+    | Progress
+    | End
+    | Ping
+    | Pong
+    | Close
+)
 
 
 def read_object(text: bytes) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """``isolation: process`` and ``workers: N``: commands whose calls run in child processes.
 
-The server's executor, log, cancel and permits stay as they are: only the function of a call is replaced, by
-one that forwards to the process.
+See ``penstock.runtime.forwarding`` for how a call gets there.
 """
 
 from __future__ import annotations
@@ -9,31 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from functools import partial
-from typing import Any
-
-import msgspec
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 
 from penstock.calls.live import Live
 from penstock.errors import AuthoringError
-from penstock.protocol.messages import CancelReason
-from penstock.protocol.session import Configure, End, Open, read_object
-from penstock.protocol.values import Json
-from penstock.runtime.command import BoundCommand, Kind
-from penstock.runtime.manifest_parts import NO_SETTINGS
+from penstock.protocol.session import Configure
+from penstock.runtime.command import BoundCommand
+from penstock.runtime.forwarding import Forwarding
 from penstock.runtime.pool import Pool
 from penstock.runtime.process import ProcessSettings
 from penstock.runtime.project import ProjectSource
-from penstock.runtime.remote import RemoteCall
 from penstock.runtime.remote_state import RemoteState
 from penstock.runtime.state import CLEANUP, INITIALIZE
 from penstock.runtime.supervisor import Supervisor
 
 MAKERS = (INITIALIZE, CLEANUP)  # they run wherever there is state
-OWN_CUT_S = 1.0  # a deadline passes on both sides, and here at the latest so much after there
 
 Run = Callable[[], Awaitable[object]]
 
@@ -65,9 +54,7 @@ class Isolation:
         settings: ProcessSettings,
         grace_s: float,
     ) -> None:
-        self._settings = settings
-        self._grace_s = grace_s
-        self._forwarded: set[str] = set()
+        self._forwarding = Forwarding(settings.window, grace_s)
         own = {name: bound for name, bound in commands.items() if bound.isolation == "process"}
         shared = _shared(commands, own) if workers else ()
         for name in (*own, *shared):
@@ -126,7 +113,7 @@ class Isolation:
 
     def has(self, request_id: str) -> bool:
         """Whether a call has been handed to its process, whose own abort callbacks then serve it."""
-        return request_id in self._forwarded
+        return self._forwarding.has(request_id)
 
     def route(self, bound: BoundCommand, live: Live, text: bytes) -> BoundCommand:
         """Return what runs a call: ``bound`` itself, or one that forwards to a process.
@@ -137,65 +124,7 @@ class Isolation:
         pool = self._pools.get(bound.command.name)
         if pool is None:
             return bound
-        forward, kind = (
-            (self._stream, Kind.ASYNC_GENERATOR)
-            if bound.command.streaming
-            else (self._answer, Kind.AWAITABLE)
-        )
-        function = partial(forward, pool, live, text)
-        command = replace(bound.command, function=function, kind=kind, isolation="inline")
-        return replace(bound, command=command, settings=NO_SETTINGS)  # what it is to obey was read before
-
-    # -- calls ---------------------------------------------------------------------------------------
-
-    async def _stream(self, pool: Pool, live: Live, text: bytes, /, **_: Any) -> AsyncGenerator[Json, None]:
-        async with self._remote(pool, live, text) as call:
-            while ready := await call.take():
-                for entry in ready:
-                    if isinstance(entry, bytes):
-                        yield Json(entry)
-                    else:
-                        live.note("progress", read_object(entry.about))
-            await _conclude(live, call)
-
-    async def _answer(self, pool: Pool, live: Live, text: bytes, /, **_: Any) -> Json:
-        async with self._remote(pool, live, text) as call:
-            while ready := await call.take():
-                for entry in ready:
-                    if not isinstance(entry, bytes):
-                        live.note("progress", read_object(entry.about))
-            end = await _conclude(live, call)
-            return Json(end.answer or b"null")
-
-    @asynccontextmanager
-    async def _remote(self, pool: Pool, live: Live, text: bytes) -> AsyncGenerator[RemoteCall, None]:
-        await _in_time(pool, live)
-        call = await pool.open(self._opening(live, text))
-        self._forwarded.add(live.request_id)
-        try:
-            yield call
-        finally:
-            try:
-                await call.stop(live.cancel_reason or CancelReason.CALLER, self._grace_s)
-            finally:
-                self._forwarded.discard(live.request_id)
-                if call.end is not None:
-                    _learn(live, call.end)
-
-    def _opening(self, live: Live, text: bytes) -> Open:
-        start, caller = live.start, live.caller
-        return Open(
-            request_id=live.request_id,
-            task_id=live.task_id,
-            command=start.command,
-            input=text,
-            output_config=msgspec.json.encode(start.output_config),
-            notes=start.notes,
-            window=self._settings.window,
-            remaining_s=live.remaining(),
-            correlation_id=caller.correlation_id,
-            trace_parent=caller.trace_parent,
-        )
+        return self._forwarding.bind(bound, live, text, pool.take)
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -207,7 +136,7 @@ class Isolation:
             text: Its input, JSON.
             run: Runs it in this process.
         """
-        opening = self._opening(live, text)
+        opening = self._forwarding.opening(live, text)
         if live.start.command == CLEANUP:
             await self._state.clean_up(opening)
             return await run() if self.holds_state else None
@@ -219,42 +148,6 @@ class Isolation:
         except BaseException:
             await self._state.undo()
             raise
-
-
-async def _in_time(pool: Pool, live: Live) -> None:
-    """Return once a process takes the call; its time goes on meanwhile, and what is left of it is told then.
-
-    Raises:
-        CallError: None came up in time.
-        asyncio.CancelledError: Its time has passed.
-    """
-    await pool.ready(live.start.command)
-    live.expire()
-    if live.cancel_reason is not None:
-        raise asyncio.CancelledError
-
-
-def _learn(live: Live, end: End) -> None:
-    """Take over what an engine said there."""
-    if end.metrics is not None:
-        live.report_metrics(end.metrics)
-    if end.confirmed:
-        live.mark_confirmed()
-
-
-async def _conclude(live: Live, call: RemoteCall) -> End:
-    """Return how a call ended well.
-
-    Raises:
-        CallError: It failed there.
-        asyncio.CancelledError: It was cut there.
-    """
-    end = call.result()
-    if end.reason is not None:
-        await asyncio.sleep(OWN_CUT_S)
-        live.cancel(end.reason)
-        raise asyncio.CancelledError
-    return end
 
 
 def _shared(commands: Iterable[str], own: Container[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import cast
 from penstock.errors import ProtocolError
 from penstock.protocol.session import Message, SessionCodec
 
-WRITE_BUFFER = 1024 * 1024  # bytes; past it `room` waits
+WRITE_BUFFER = 1024 * 1024  # bytes; past it `put` waits
 
 
 class Link(asyncio.Protocol):
@@ -38,8 +38,9 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    async def room(self) -> None:
-        """Return once the peer has taken most of what was sent, or is gone."""
+    async def put(self, message: Message) -> None:
+        """Send ``message``; returns once the peer has taken most of what was sent, or is gone."""
+        self.send(message)
         if self._full is not None:
             await asyncio.wait((self._full,))
 

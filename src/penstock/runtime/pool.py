@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.session import Configure, Open
 from penstock.runtime.process import ChildProcess, ProcessSettings
@@ -38,14 +39,14 @@ class Pool:
         """Return how its processes are, by name."""
         return {supervisor.name: supervisor.status for supervisor in self.supervisors}
 
-    async def open(self, opening: Open) -> RemoteCall:
-        """Open a call in the process with the fewest, once there is one.
+    async def take(self, live: Live, opening: Callable[[], Open]) -> RemoteCall:
+        """Open a call in the process with the fewest, once there is one; see ``forwarding.Destination``.
 
         Raises:
             CallError: ``unavailable``, none came up in time; ``too_large``.
         """
-        await self.ready(opening.command)
-        return self._choose().call(opening)
+        await self.ready(live.start.command)
+        return self._choose().call(opening())
 
     async def ready(self, command: str) -> None:
         """Return once a process takes calls.

@@ -44,7 +44,7 @@ class RemoteCall:
         try:
             carrier.send(opening)
         except LocalProtocolError as error:
-            raise CallError(f"the input does not reach its process: {error}", ErrorCode.TOO_LARGE) from error
+            raise CallError(f"the input cannot be handed on: {error}", ErrorCode.TOO_LARGE) from error
 
     async def take(self) -> list[Ready]:
         """Return what is there, once there is something; an empty list at the end.

@@ -267,7 +267,7 @@ async def test_many_at_once_with_every_tenth_cancelled(isolate: Any) -> None:
                 assert frames[-1].status in ("cancelled", "completed")
         assert (await app.answer("echo", value=2)) == 2
         await app.settled()
-        assert not app.app._isolation._forwarded
+        assert not app.app._isolation._forwarding
 
 
 async def test_what_is_not_an_isolated_command_is_left_alone() -> None:

@@ -214,14 +214,15 @@ async def test_a_link_carries_messages_both_ways_in_order() -> None:
 async def test_a_sender_waits_for_a_peer_that_does_not_read() -> None:
     async with linked() as ends:
         large = Items(request_id="a", items=[b"x" * (2 * WRITE_BUFFER)])
-        ends.links[0].send(large)
         tasks = TaskOwner()
-        waiting = tasks.start(ends.links[0].room())
+        waiting = tasks.start(ends.links[0].put(large))
+        await asyncio.sleep(0)
         assert ends.links[0]._full is not None
+        assert not waiting.done()
         await ends.until(1, 1)
         with anyio.fail_after(5):
             await waiting
-        await ends.links[0].room()  # at once
+        await ends.links[0].put(Ping(number=1))  # at once
 
 
 async def test_a_sender_whose_peer_is_gone_does_not_wait_for_it() -> None:
@@ -229,8 +230,7 @@ async def test_a_sender_whose_peer_is_gone_does_not_wait_for_it() -> None:
         ends.links[0].send(Items(request_id="a", items=[b"x" * (2 * WRITE_BUFFER)]))
         ends.links[0].abort()
         with anyio.fail_after(5):
-            await ends.links[0].room()
-        ends.links[0].send(Ping(number=1))  # heard by nobody
+            await ends.links[0].put(Ping(number=1))  # heard by nobody
 
 
 async def test_a_peer_that_talks_nonsense_is_left() -> None:
