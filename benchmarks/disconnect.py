@@ -33,7 +33,7 @@ FULL_S = 0.05  # in which a client that does not read is written to until nothin
 def request(command: str, tell: int) -> bytes:
     """Return a request to stream."""
     body = json.dumps({"command": command, "input": {"tell": tell}, "is_stream": True}).encode()
-    head = "POST /v2/execute HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = "POST /v2/execute HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 

@@ -22,7 +22,7 @@ ENDED = re.compile(rb'"status":"completed"[^\x81]*?"task_id":"c(\d+)r(\d+)","seq
 BEGUN = re.compile(rb'"task_id":"c(\d+)r\d+","seq":1}')
 ERROR = b'"status":"error"'
 HANDSHAKE = (
-    "GET /v2/ws HTTP/1.1\r\nhost: bench\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    "GET /v2/ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
     "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 TAIL = 512  # bytes that are looked at again with the next piece; no frame that is searched for is longer

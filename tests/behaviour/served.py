@@ -31,6 +31,7 @@ async def hosted(
 ) -> AsyncIterator[tuple[Host, Address]]:
     """Serve ``dispatcher`` on a free loopback port."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    settings = {"allow_host": "test", **settings}  # what the tests' own client calls every server
     host = Host(dispatcher, ServerSettings(port=0, **settings), ready.set_result, exposition)
     tasks = TaskOwner()
     serving = tasks.start(host.serve(), name="host")

@@ -287,7 +287,12 @@ def test_the_reasons_are_those_of_a_cancel() -> None:
 
 SETTINGS = {name: field.default for name, field in ServerSettings.model_fields.items()}
 CALLS = vars(CallLimits())
-NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"}
+NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"} | {
+    "auth_keys",
+    "allow_host",
+    "allow_origin",
+    "insecure_open",
+}
 FIXED = {
     "`correlation_id` that is kept": MAX_CORRELATION,
     "`task_id`": MAX_TASK_ID,

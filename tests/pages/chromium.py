@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from websockets.sync.client import ClientConnection, connect
@@ -48,10 +49,17 @@ class Page:
                 assert "exceptionDetails" not in answer["result"], answer
                 return answer["result"]["result"].get("value")
 
+    def await_loaded(self, url: str) -> None:
+        """Wait until the page is there; until then a script runs in the empty page before it."""
+        deadline = time.monotonic() + 20
+        while self.evaluate("[location.href, document.readyState].join()") != f"{url},complete":
+            assert time.monotonic() < deadline, f"{url} does not load"
+            time.sleep(0.02)
+
 
 @contextmanager
-def blank_page(profile: Path) -> Iterator[Page]:
-    """Open an empty page in a browser with a new profile, and end that browser afterwards."""
+def open_page(profile: Path, url: str = "about:blank") -> Iterator[Page]:
+    """Open a page in a browser with a new profile, and end that browser afterwards."""
     assert CHROMIUM is not None
     process = subprocess.Popen(
         [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -60,11 +68,13 @@ def blank_page(profile: Path) -> Iterator[Page]:
     )
     try:
         port = _devtools_port(profile, process)
-        request = Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
+        request = Request(f"http://127.0.0.1:{port}/json/new?{quote(url)}", method="PUT")
         with urlopen(request, timeout=10) as response:
             address = json.load(response)["webSocketDebuggerUrl"]
         with connect(address, max_size=None) as socket:
-            yield Page(socket)
+            page = Page(socket)
+            page.await_loaded(url)
+            yield page
     finally:
         process.terminate()
         process.wait(timeout=15)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pages.chromium import CHROMIUM, blank_page
+from pages.chromium import CHROMIUM, open_page
 from pages.served import Served, fixture
 
 STORY = "Once upon a time."
@@ -40,7 +40,7 @@ def test_python_client(claude: Served, tmp_path: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 def test_javascript_client_in_a_browser(claude: Served, tmp_path: Path) -> None:
     script = claude.here(fixture("xumi_client.js.txt"))
-    with blank_page(tmp_path / "profile") as page:
+    with open_page(tmp_path / "profile", f"http://{claude.http}/livez") as page:
         text = page.evaluate(
             f"""new Promise((resolve) => {{
                 document.body.innerHTML = '<div id="output"></div>';

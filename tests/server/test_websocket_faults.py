@@ -482,5 +482,5 @@ async def test_on_a_server_without_the_extension_every_frame_is_a_message(told: 
     async with App(project(told)) as app:
         with anyio.fail_after(WAIT_S):
             await Socket(app, Caller(), lambda: 0.0, send, {}).serve(incoming.get)
-    assert sent[0] == {"type": "websocket.accept"}
+    assert sent[0] == {"type": "websocket.accept", "subprotocol": None}
     assert [json.loads(message["text"])["seq"] for message in sent[1:]] == [0, 1, 2, 3]

@@ -13,6 +13,7 @@ from penstock.cli.call import call
 from penstock.cli.doctor import doctor
 from penstock.cli.execute import execute
 from penstock.cli.inspect import inspect
+from penstock.cli.keys import keys
 from penstock.cli.new import new
 from penstock.cli.pull import pull
 from penstock.cli.run import run
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for verb in (run, call, new, inspect, doctor, pull, schema):
     app.command()(verb)
+app.add_typer(keys, name="keys")
 # What follows the file's name belongs to the program.
 app.command("exec", context_settings={"allow_interspersed_args": False})(execute)
 

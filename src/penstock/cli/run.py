@@ -45,6 +45,28 @@ Metrics = Annotated[
         "--metrics/--no-metrics", help="Count calls, and show that at /metrics (PENSTOCK_METRICS; on)."
     ),
 ]
+AuthKeys = Annotated[
+    Path | None,
+    typer.Option(help="File of the keys that callers need; see `penstock keys` (PENSTOCK_AUTH_KEYS; none)."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="One more name that the server goes by; * is any (PENSTOCK_ALLOW_HOST)."),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A site whose pages may use the server, such as https://example.com; * is any "
+        "(PENSTOCK_ALLOW_ORIGIN)."
+    ),
+]
+InsecureOpen = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure-open",
+        help="Listen where others can reach the server although it has no keys (PENSTOCK_INSECURE_OPEN).",
+    ),
+]
 Compat = Annotated[
     bool,
     typer.Option(help="Let the project import penstock as xumi, clarifai_protocol and sagellm_protocol."),
@@ -60,6 +82,10 @@ def run(
     ws_port: WsPort = None,
     workers: Workers = None,
     metrics: Metrics = None,
+    auth_keys: AuthKeys = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    insecure_open: InsecureOpen = None,
     compat: Compat = True,
     reload: Reload = False,
 ) -> None:
@@ -70,7 +96,17 @@ def run(
         reload_on_change(project)
         return
     log_to_stderr()
-    settings = _settings(host=host, port=port, ws_port=ws_port, workers=workers, metrics=metrics)
+    settings = _settings(
+        host=host,
+        port=port,
+        ws_port=ws_port,
+        workers=workers,
+        metrics=metrics,
+        auth_keys=auth_keys,
+        allow_host=_joined(allow_host),
+        allow_origin=_joined(allow_origin),
+        insecure_open=insecure_open,
+    )
     try:
         was_ready = _serve(project, engine, settings, compat)
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
@@ -79,7 +115,11 @@ def run(
         fail("stopped before it was ready", Exit.INTERRUPTED)
 
 
-def _settings(**flags: str | int | None) -> ServerSettings:
+def _joined(given: list[str] | None) -> str | None:
+    return ",".join(given) if given else None
+
+
+def _settings(**flags: object) -> ServerSettings:
     from pydantic import ValidationError
 
     from penstock.server.settings import ServerSettings

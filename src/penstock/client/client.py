@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,7 @@ class AsyncClient:
         target: A server's URL, or a dispatcher in this process (it stays the caller's to close).  Under a
             ``ws://`` or ``wss://`` URL all calls share a WebSocket, and its host answers other questions
             over HTTP.
-        api_key: The server's key for this caller.
+        api_key: This caller's key, where the server needs one; by default what ``PENSTOCK_API_KEY`` says.
         timeout_s: Total budget of each call that names no other, in seconds.
         form: How streams travel over HTTP.
         silence_s: Seconds a stream over HTTP may be silent before it is given up; None: for ever.
@@ -56,6 +57,7 @@ class AsyncClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._transport: Transport
+        api_key = os.environ.get("PENSTOCK_API_KEY") if api_key is None else api_key
         if isinstance(target, str) and target.startswith(("ws:", "wss:")):
             # Loaded where it is used: it takes as long as the rest of this module.
             from penstock.client.websocket import WebSocketTransport

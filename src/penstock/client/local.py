@@ -65,7 +65,7 @@ class LocalTransport:
 
     async def run(self, start: Start, correlation_id: str) -> Frame:
         """See ``Transport.run``."""
-        live = await self._dispatcher.open(start, Caller(correlation_id=correlation_id))
+        live = await self._dispatcher.open(start, Caller(admin=True, correlation_id=correlation_id))
         async with live.reader() as reader:
             async for batch in reader:
                 if batch.ending is not None:
@@ -75,7 +75,7 @@ class LocalTransport:
     async def open(self, start: Start, correlation_id: str) -> Reply:
         """See ``Transport.open``."""
         return await LocalReply.attach(
-            await self._dispatcher.open(start, Caller(correlation_id=correlation_id))
+            await self._dispatcher.open(start, Caller(admin=True, correlation_id=correlation_id))
         )
 
     async def resume(self, task_id: str, after: int) -> Reply:

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from penstock.client.http_reply import type_of
-from penstock.client.outcome import code_of_status
+from penstock.client.outcome import code_of_status, error_of
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
 from penstock.protocol.codec import MAX_FRAME
 from penstock.protocol.messages import Frame, decode_frame
@@ -103,6 +103,16 @@ class Wire:
         return "without a close frame"
 
 
+def _refused(address: Address, status: int, body: bytes | bytearray | None) -> CallError:
+    try:
+        return error_of(decode_frame(bytes(body or b"")), status)
+    except CallError:
+        return CallError(
+            f"{address.url} answered HTTP {status} and no WebSocket: is it penstock that serves there?",
+            code_of_status(status),
+        )
+
+
 async def dial(address: Address, *, always_read: bool) -> Wire:
     """Connect.
 
@@ -129,11 +139,7 @@ async def dial(address: Address, *, always_read: bool) -> Wire:
             proxy=None if address.direct else True,
         )
     except InvalidStatus as error:
-        status = error.response.status_code
-        raise CallError(
-            f"{address.url} answered HTTP {status} and no WebSocket: is it penstock that serves there?",
-            code_of_status(status),
-        ) from error
+        raise _refused(address, error.response.status_code, error.response.body) from error
     except (OSError, TimeoutError, EOFError, WebSocketException) as error:
         raise ConnectionFailed(
             f"no WebSocket answers at {address.url} ({str(error) or type(error).__name__}): "

@@ -18,14 +18,25 @@ Phase = Literal["starting", "healthy", "draining", "unhealthy"]
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks.  Calls are seen and cancelled only by the key that opened them."""
+    """Who asks.  Calls are seen and cancelled only by the key that opened them, and by admins.
+
+    Attributes:
+        key: The id of the caller's key; empty in process, and where there are no keys.
+        admin: Whether it may see and cancel everybody's calls, and run `initialize` and `cleanup`.
+    """
 
     key: str = ""
+    admin: bool = False
     correlation_id: str = ""
     trace_parent: str | None = None
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether it has shown no key where one is needed."""
+        return not (self.key or self.admin)
 
-LOCAL = Caller()
+
+LOCAL = Caller(admin=True)
 
 
 class Batch(NamedTuple):

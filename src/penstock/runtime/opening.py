@@ -92,6 +92,7 @@ class Opener:
         """
         if start.workflow_id is not None:
             return self._open_workflow(start, caller, start.workflow_id)
+        self._refuse_unless_admin(start, caller)
         return self.open_command(start, caller)
 
     def open_command(
@@ -145,10 +146,20 @@ class Opener:
         start = msgspec.structs.replace(start, command="", input=b"{}")
         live = self._accept(start, caller, NO_BUDGETS)
         host.store.add(live)
-        open_step = partial(self.open_command, caller=caller, listed=False)
+        open_step = partial(self._open_step, caller=caller)
         run = WorkflowRun(workflow, given, live, open_step=open_step, tasks=host.tasks, clock=host.clock)
         context = CallContext(live, asyncio.get_running_loop())
         return self._begin(Work(live, context, WORKFLOW, {"run": run}, place, run))
+
+    def _open_step(self, start: Start, caller: Caller) -> Live:
+        self._refuse_unless_admin(start, caller)
+        return self.open_command(start, caller, listed=False)
+
+    def _refuse_unless_admin(self, start: Start, caller: Caller) -> None:
+        """Refuse the makers of state to who may only call: what they do concerns everybody."""
+        name = start.command or self._served.manifest.default_command
+        if not caller.admin and name in (INITIALIZE, CLEANUP):
+            raise CallError(f"`{name}` is for keys of the scope admin", ErrorCode.PERMISSION_DENIED)
 
     def _accept(self, start: Start, caller: Caller, budgets: Budgets, request_id: str | None = None) -> Live:
         host = self._host

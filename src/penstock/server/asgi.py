@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller, Dispatcher
 from penstock.protocol.messages import Start, WireForm
+from penstock.server.door import PREFLIGHT, Door, chosen_subprotocol
 from penstock.server.exchange import (
     ClientGone,
     Exchange,
@@ -31,6 +33,7 @@ from penstock.server.keepalive import KeepAlive
 from penstock.server.meta import Exposition, MetaRoutes, MetricsRoute
 from penstock.server.openapi.document import document
 from penstock.server.pump import Pump
+from penstock.server.refusal import refuse_socket
 from penstock.server.requests import read_start, read_workflow_start, stream_form
 from penstock.server.settings import ServerSettings
 from penstock.server.tasks import TaskRoutes
@@ -58,6 +61,7 @@ class Application:
         settings: Limits.
         clock: Tells the time.
         exposition: What `/metrics` shows; without it there is no such route.
+        door: Lets requests in; without it everybody is, as it is right behind somebody else's door.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class Application:
         settings: ServerSettings | None = None,
         clock: Clock | None = None,
         exposition: Exposition | None = None,
+        door: Door | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._door = door or Door(None)
         self._exposition = exposition
         self._settings = settings or ServerSettings()
         self._clock = clock or SystemClock()
@@ -98,7 +104,10 @@ class Application:
             tasks=self._watches,
         )
         try:
-            await self._answer(exchange)
+            if self._door.enter(exchange):
+                await self._answer(exchange)
+            else:
+                await exchange.nothing(PREFLIGHT)
         except CallError as error:
             await exchange.refuse(error)
         except ClientGone:
@@ -110,16 +119,27 @@ class Application:
             await exchange.refuse(CallError(f"internal error; its id is {exchange.caller.correlation_id}"))
 
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["path"] not in SOCKETS:
-            await receive()
-            await send({"type": "websocket.close"})  # before it is accepted: a 403 on the wire
-            return
         correlation = correlation_id(header_of(scope, b"x-request-id"), self._settings.max_request_id)
-        caller = Caller(correlation_id=correlation, trace_parent=header_of(scope, b"traceparent"))
-        socket = Socket(self._dispatcher, caller, self._clock.wall, send, scope.get("extensions") or {})
+        asked = Caller(correlation_id=correlation, trace_parent=header_of(scope, b"traceparent"))
+        try:
+            caller = self._door.enter_socket(scope, asked)
+            if scope["path"] not in SOCKETS:
+                raise CallError("there is no WebSocket at this path", ErrorCode.PERMISSION_DENIED)
+        except CallError as error:
+            await receive()
+            await refuse_socket(error, scope, send)
+            return
+        socket = Socket(
+            self._dispatcher,
+            caller,
+            self._clock.wall,
+            send,
+            scope.get("extensions") or {},
+            partial(self._door.still, caller),
+        )
         self._sockets.add(socket)
         try:
-            await socket.serve(receive)
+            await socket.serve(receive, chosen_subprotocol(scope))
         finally:
             self._sockets.discard(socket)
 
@@ -188,7 +208,8 @@ class Application:
 
     async def _openapi(self, exchange: Exchange) -> None:
         routes = [(method, route.path) for route in self.routes for method in route.handlers]
-        shown = document(await self._dispatcher.describe(), routes)
+        described = await self._dispatcher.describe()
+        shown = document(described, routes, needs_key=self._door.keys is not None)
         await exchange.reply(200, msgspec.json.encode(shown))
 
     async def _run(self, exchange: Exchange, start: Start) -> None:

@@ -91,6 +91,8 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
         """Write an ASGI message, or a batch."""
         if message["type"] != BATCH_MESSAGE:
             await super().send(message)
+            if message["type"] == "websocket.http.response.body":
+                self.handshake_complete = True  # the stock protocol forgets it, and logs that as an error
             return
         await self.writable.wait()
         if self.disconnected or self.close_sent or self.transport.is_closing():

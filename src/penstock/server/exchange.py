@@ -112,7 +112,7 @@ class Exchange:
         tasks: Owns what must run beside it.
     """
 
-    __slots__ = ("_headers", "caller", "max_body", "outlet", "receive", "scope", "started", "wall")
+    __slots__ = ("also", "caller", "headers", "max_body", "outlet", "receive", "scope", "started", "wall")
 
     def __init__(
         self,
@@ -130,10 +130,11 @@ class Exchange:
         # Taken out: it knows the scope, and a circle of references is freed late.
         direct: Outlet | None = (scope.get("extensions") or {}).pop(OUTLET_EXTENSION, None)
         self.outlet = AsgiOutlet(receive, send, tasks) if direct is None else direct
-        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a name, the first counts
+        self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a name, the first counts
         self.wall = wall
         self.max_body = max_body
         self.started = False
+        self.also: tuple[Header, ...] = ()  # of whatever is answered
         self.caller = Caller(
             correlation_id=correlation_id(self.header(b"x-request-id"), max_correlation),
             trace_parent=self.header(b"traceparent"),
@@ -141,7 +142,7 @@ class Exchange:
 
     def header(self, name: bytes) -> str | None:
         """Return a request header; the first, where it stands several times."""
-        value = self._headers.get(name)
+        value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
     async def json_body(self) -> bytes:
@@ -184,14 +185,19 @@ class Exchange:
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Begin the response."""
         self.started = True
-        await self.outlet.start(status, (*headers, self._identity()))
+        await self.outlet.start(status, (*headers, self._identity(), *self.also))
 
     async def reply(
         self, status: int, body: bytes, headers: Iterable[Header] = (), kind: Header = JSON
     ) -> None:
         """Answer with a body, JSON unless its ``kind`` is another content type."""
         self.started = True
-        await self.outlet.reply(status, (kind, *headers, self._identity()), body)
+        await self.outlet.reply(status, (kind, *headers, self._identity(), *self.also), body)
+
+    async def nothing(self, headers: Iterable[Header] = ()) -> None:
+        """Answer that all is well, and no more."""
+        await self.start(204, headers)
+        await self.outlet.write(b"", more=False)
 
     def _identity(self) -> Header:
         return (b"x-request-id", self.caller.correlation_id.encode("latin-1"))
@@ -199,11 +205,15 @@ class Exchange:
     async def refuse(self, error: CallError, headers: Iterable[Header] = ()) -> None:
         """Answer with an error that belongs to no call."""
         body = error_envelope(error, self.wall())
-        await self.reply(FAULTS[error.code].http, body, (*retry_after(error), *headers))
+        await self.reply(FAULTS[error.code].http, body, (*advice(error), *headers))
 
 
-def retry_after(error: CallError | None) -> tuple[Header, ...]:
-    """Return the header that says when to try again, if the error knows."""
-    if error is None or error.retry_after_s is None:
+def advice(error: CallError | None) -> tuple[Header, ...]:
+    """Return the headers that say when, or with what, to try again."""
+    if error is None:
+        return ()
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        return ((b"www-authenticate", b"Bearer"),)  # RFC 9110 section 11.6.1
+    if error.retry_after_s is None:
         return ()
     return ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)

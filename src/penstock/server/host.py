@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -19,11 +20,14 @@ from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
 from penstock.server.accepting import Server
 from penstock.server.asgi import Application
+from penstock.server.auth import Keys
 from penstock.server.batching import BatchingWebSocket
 from penstock.server.collector import rare_collections
+from penstock.server.door import Door
 from penstock.server.http_protocol import HttpProtocol
 from penstock.server.meta import Exposition
-from penstock.server.settings import ServerSettings
+from penstock.server.settings import ServerSettings, words
+from penstock.server.sites import Sites
 from penstock.server.tcp import buffer_little, find_vanished
 
 _log = logging.getLogger("penstock.server")
@@ -47,6 +51,9 @@ class Host:
         settings: Where to listen.
         ready: Called once calls are accepted.
         exposition: What `/metrics` shows; without it there is no such route.
+
+    Raises:
+        PenstockError: The keys cannot be read.
     """
 
     def __init__(
@@ -59,7 +66,10 @@ class Host:
         self._hosted = hosted
         self._settings = settings
         self._ready = ready
-        self._application = Application(hosted, settings, exposition=exposition)
+        self._keys = None if settings.auth_keys is None else Keys(settings.auth_keys)
+        self._sites = Sites(words(settings.allow_host), words(settings.allow_origin))
+        door = Door(self._sites, self._keys)
+        self._application = Application(hosted, settings, exposition=exposition, door=door)
         self._tasks = TaskOwner()
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
@@ -98,12 +108,13 @@ class Host:
         """Listen, start what is hosted, and serve until ``stop``.
 
         Raises:
-            PenstockError: The address cannot be had.
+            PenstockError: The address cannot be had, or others can reach it and nobody needs a key.
             Exception: What is hosted did not start.
         """
         listeners = listen_all(self._settings)
+        self._sites.listen_at(listener.getsockname()[:2] for listener in listeners)
         serving = self._tasks.start(self._server.serve(sockets=listeners), name="uvicorn")
-        with self._signals():
+        with self._signals(), self._watched_keys():
             try:
                 await self._until_stopped(" and ".join(map(address_of, listeners)))
             finally:
@@ -134,6 +145,23 @@ class Host:
         await self._tasks.aclose()
 
     @contextlib.contextmanager
+    def _watched_keys(self) -> Iterator[None]:
+        """Follow the file of keys: by itself, and at once when told to (SIGHUP)."""
+        keys, loop, hangup = self._keys, asyncio.get_running_loop(), getattr(signal, "SIGHUP", None)
+        if keys is None:
+            yield
+            return
+        if hangup is not None:
+            loop.add_signal_handler(hangup, keys.reload)
+        keys.watch()
+        try:
+            yield
+        finally:
+            keys.close()
+            if hangup is not None:
+                loop.remove_signal_handler(hangup)
+
+    @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
@@ -152,8 +180,10 @@ def listen_all(settings: ServerSettings) -> list[socket.socket]:
     """Return the listening sockets; HTTP and WebSocket are served on each of them.
 
     Raises:
-        PenstockError: An address cannot be had; the message says what to do.
+        PenstockError: An address cannot be had, or others can reach it and nobody needs a key; the message
+            says what to do.
     """
+    _refuse_to_be_open(settings)
     listeners = [listen(settings.host, settings.port, "--port")]
     try:
         if settings.ws_port is not None:
@@ -170,6 +200,29 @@ def listen_all(settings: ServerSettings) -> list[socket.socket]:
         find_vanished(listener, 1.5 * settings.ping_s, settings.silent_s)
         buffer_little(listener)
     return listeners
+
+
+def _refuse_to_be_open(settings: ServerSettings) -> None:
+    if settings.auth_keys is not None or _is_loopback(settings.host):
+        return
+    if settings.insecure_open:
+        _log.warning("%s can be reached by others, and nobody needs a key", settings.host)
+        return
+    raise PenstockError(
+        f"{settings.host} can be reached by others, and nobody would need a key: make one with "
+        "`penstock keys new NAME --scope caller --file keys.txt` and start with --auth-keys keys.txt; "
+        "or let everybody in with --insecure-open"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``; of a name, whatever it stands for."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, family=family, type=socket.SOCK_STREAM)
+    except OSError:
+        return True  # nobody listens there: to say so is `listen`'s part
+    return all(ipaddress.ip_address(str(where[0]).partition("%")[0]).is_loopback for *_, where in found)
 
 
 def listen(host: str, port: int, flag: str) -> socket.socket:

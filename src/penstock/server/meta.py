@@ -37,22 +37,22 @@ class MetaRoutes:
             "in_flight": health.in_flight,
             "timestamp": round(exchange.wall(), 3),
         }
-        await self._probe(exchange, health.status == "healthy", body)
+        await self._probe(exchange, health, health.status == "healthy", body)
 
     async def livez(self, exchange: Exchange) -> None:
         """`GET /livez`: the process answers and its model has not failed for good."""
         health = await self._dispatcher.health()
-        await self._probe(exchange, health.status != "unhealthy", _probe_body(health))
+        await self._probe(exchange, health, health.status != "unhealthy")
 
     async def readyz(self, exchange: Exchange) -> None:
         """`GET /readyz`: calls are accepted."""
         health = await self._dispatcher.health()
-        await self._probe(exchange, health.status == "healthy", _probe_body(health))
+        await self._probe(exchange, health, health.status == "healthy")
 
     async def startupz(self, exchange: Exchange) -> None:
         """`GET /startupz`: the model has been loaded."""
         health = await self._dispatcher.health()
-        await self._probe(exchange, health.status in ("healthy", "draining"), _probe_body(health))
+        await self._probe(exchange, health, health.status in ("healthy", "draining"))
 
     async def commands(self, exchange: Exchange) -> None:
         """`GET /v2/commands`: what can be called, with schemas."""
@@ -65,7 +65,13 @@ class MetaRoutes:
         }
         await exchange.reply(200, msgspec.json.encode(body))
 
-    async def _probe(self, exchange: Exchange, good: bool, body: object) -> None:
+    async def _probe(
+        self, exchange: Exchange, health: Health, good: bool, body: dict[str, object] | None = None
+    ) -> None:
+        if exchange.caller.anonymous:  # how it is, and not what
+            body = {"status": health.status}
+        elif body is None:
+            body = _probe_body(health)
         await exchange.reply(200 if good else 503, msgspec.json.encode(body), _NOT_STORED)
 
 

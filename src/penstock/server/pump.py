@@ -14,7 +14,7 @@ from penstock.protocol.call import Ending, State
 from penstock.protocol.codec import SSE_KEEPALIVE, ndjson, ndjson_keepalive, sse
 from penstock.protocol.dispatch import Batch, FrameReader, LiveCall
 from penstock.protocol.messages import error_envelope
-from penstock.server.exchange import Exchange, Header, retry_after
+from penstock.server.exchange import Exchange, Header, advice
 from penstock.server.keepalive import KeepAlive
 
 ACCEPTED = 0  # number of the frame that an answer follows
@@ -90,7 +90,7 @@ class Pump:
             try:
                 async for batch in reader:
                     if batch.ending is not None:
-                        headers = retry_after(batch.ending.error)
+                        headers = advice(batch.ending.error)
                         await exchange.reply(status_of(batch.ending), batch.lines[-1], headers)
             finally:
                 exchange.outlet.forget_gone()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import MutableMapping
+from typing import Any
 
 from penstock.calls.ids import new_id
-from penstock.errors import CallError
+from penstock.errors import FAULTS, CallError
 from penstock.protocol.messages import error_envelope
-from penstock.server.exchange import JSON, Header, retry_after
+from penstock.server.exchange import JSON, Header, Send, advice
 
 
 def refusal(error: CallError) -> tuple[list[Header], bytes]:
@@ -16,8 +18,19 @@ def refusal(error: CallError) -> tuple[list[Header], bytes]:
     headers = [
         JSON,
         (b"content-length", b"%d" % len(body)),
-        *retry_after(error),
+        *advice(error),
         (b"x-request-id", new_id().encode()),
         (b"connection", b"close"),
     ]
     return headers, body
+
+
+async def refuse_socket(error: CallError, scope: MutableMapping[str, Any], send: Send) -> None:
+    """Answer a WebSocket's handshake in HTTP; where a server cannot do that, it is a plain 403."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close"})
+        return
+    headers, body = refusal(error)
+    status = FAULTS[error.code].http
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from penstock.server.sites import check_origin
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -36,6 +39,18 @@ class ServerSettings(BaseSettings):
             "By default what the manifest says.",
         ),
     ] = None
+    auth_keys: Annotated[
+        Path | None, Field(description="File of the keys that callers need; without it nobody needs one.")
+    ] = None
+    allow_host: Annotated[
+        str | None, Field(description="More names that the server goes by, with commas between; * is any.")
+    ] = None
+    allow_origin: Annotated[
+        str | None, Field(description="Sites whose pages may use it, with commas between; * is any.")
+    ] = None
+    insecure_open: Annotated[
+        bool, Field(description="Listen where others can reach the server although it has no keys.")
+    ] = False
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_header: Annotated[
         int, Field(gt=0, description="Largest head of a request: its first line and headers.")
@@ -55,3 +70,15 @@ class ServerSettings(BaseSettings):
     keep_alive_s: Annotated[float, Field(gt=0, description="How long an idle connection is kept.")] = 75.0
     metrics: Annotated[bool, Field(description="Count calls, and show that at /metrics.")] = True
     drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = 30.0
+
+    @field_validator("allow_origin")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for origin in words(value):
+            check_origin(origin)
+        return value
+
+
+def words(text: str | None) -> list[str]:
+    """Return the parts of a list with commas."""
+    return [word for part in (text or "").split(",") if (word := part.strip())]

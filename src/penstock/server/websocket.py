@@ -62,6 +62,7 @@ class Socket:
         wall: Unix seconds, for error frames.
         send: Of the ASGI connection.
         extensions: What the ASGI server offers.
+        still: Whether the caller may still speak.
     """
 
     def __init__(
@@ -71,20 +72,27 @@ class Socket:
         wall: Callable[[], float],
         send: Send,
         extensions: MutableMapping[str, Any],
+        still: Callable[[], bool] = lambda: True,
     ) -> None:
         self._dispatcher = dispatcher
         self._caller = caller
         self._wall = wall
         self._send = send
+        self._still = still
         self._pumps = TaskOwner()
         self._writing = TaskOwner()
         self._pumped: set[Pumped] = set()
         self._outbox = Outbox(_writer(send, extensions), self._writing)
 
-    async def serve(self, receive: Receive) -> None:
-        """Answer messages until the peer has gone; its calls then follow their disconnect policies."""
+    async def serve(self, receive: Receive, subprotocol: str | None = None) -> None:
+        """Answer messages until the peer has gone; its calls then follow their disconnect policies.
+
+        Args:
+            receive: Of the ASGI connection.
+            subprotocol: The one that the connection is accepted with.
+        """
         await receive()
-        await self._send({"type": "websocket.accept"})
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
         try:
             await self._read(receive)
         except SocketGone:
@@ -122,7 +130,14 @@ class Socket:
                 await asyncio.sleep(0)
 
     async def _take(self, text: str | bytes) -> None:
-        """Act on one message; what is wrong with it is answered, and the socket stays."""
+        """Act on one message; what is wrong with it is answered, and the socket stays.
+
+        Raises:
+            SocketGone: The key with which it was opened is good no longer; it is closed.
+        """
+        if not self._still():
+            await self._close(ErrorCode.UNAUTHENTICATED, "the key is good no longer")
+            raise SocketGone
         task_id: str | None = None
         try:
             message = _understand(text)

@@ -24,27 +24,33 @@ _ABOUT = (
 )
 
 
-def document(description: Description, routes: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def document(
+    description: Description, routes: Iterable[tuple[str, str]], *, needs_key: bool = False
+) -> dict[str, Any]:
     """Return the document of what is served.
 
     Args:
         description: Commands and workflows; none while the project loads.
         routes: Method and path of each route.
+        needs_key: Whether who asks needs a key.
 
     Raises:
         KeyError: A route of which ``OPERATIONS`` does not know.
     """
+    secured: dict[str, Any] = {"security": [{name: []} for name in _KEYS]} if needs_key else {}
     paths: dict[str, dict[str, Any]] = {}
     for method, path in routes:
-        paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[method, path])
+        paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[method, path], needs_key)
     return {
         "openapi": "3.1.1",
         "info": {"title": description.name, "version": description.version, "description": _ABOUT},
+        **secured,
         "paths": paths,
         "components": {
             "schemas": {**static_schemas(), **served_schemas(description)},
             "parameters": _parameters(),
             "headers": _HEADERS,
+            **({"securitySchemes": _KEYS} if needs_key else {}),
         },
     }
 
@@ -54,6 +60,11 @@ def document(description: Description, routes: Iterable[tuple[str, str]]) -> dic
 _HEADERS: Mapping[str, Schema] = {
     "X-Request-Id": {"schema": {"type": "string"}, "description": "The one sent, or one made up."},
     "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+    "WWW-Authenticate": {"schema": {"const": "Bearer"}, "description": "What key to send."},
+}
+_KEYS: Mapping[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
 
@@ -71,7 +82,7 @@ def _parameters() -> dict[str, Schema]:
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(operation: Operation, needs_key: bool) -> dict[str, Any]:
     answers: dict[str, Schema] = {"200": _response("It went well.", _contents(operation))}
     for status, codes in operation.all_codes().items():
         answers[str(status)] = _refusal(operation, status, codes)
@@ -80,6 +91,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     told["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body is not None:
         told["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": ref(operation.body)}}}
+    if needs_key and operation.probes:
+        told["security"] = []
     return {**told, "responses": answers}
 
 
@@ -105,6 +118,8 @@ def _refusal(operation: Operation, status: int, codes: list[ErrorCode]) -> Schem
     if ErrorCode.CANCELLED in codes:
         shown.append(ref("Cancelled"))
     headers = ("Retry-After",) if any(FAULTS[code].retryable for code in codes) else ()
+    if ErrorCode.UNAUTHENTICATED in codes:
+        headers = ("WWW-Authenticate",)
     return _response(said, {JSON_TYPE: {"schema": either(shown)}}, *headers)
 
 

@@ -10,6 +10,8 @@ from penstock.errors import FAULTS, ErrorCode
 
 _EVERYWHERE = (
     ErrorCode.INVALID_ARGUMENT,
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED,
     ErrorCode.REQUEST_TIMEOUT,
     ErrorCode.TOO_LARGE,
     ErrorCode.URI_TOO_LONG,
@@ -30,7 +32,7 @@ class Operation(NamedTuple):
         frames: The component of what it streams, as NDJSON or SSE.
         parameters: The parameters it takes, besides those of every route.
         codes: What it can be refused with, or an answer end with, besides what every request can.
-        probes: 503 has the body of 200.
+        probes: 503 has the body of 200, and nobody needs a key.
         texts: The media types of text that it answers with.
     """
 

@@ -169,8 +169,8 @@ def _answers() -> Mapping[str, Schema]:
     commands = {"type": "object", "additionalProperties": ref("CommandDescription")}
     workflows = {"type": "object", "additionalProperties": ref("WorkflowDescription")}
     return {
-        "Health": record(health),
-        "Probe": record({**status, **probe}),
+        "Health": record(health, "status"),  # that is all where a key is needed and none was sent
+        "Probe": record({**status, **probe}, "status"),
         "Commands": record(
             {"commands": commands, "workflows": workflows, "version": {"const": "v2"}, "timestamp": TIME}
         ),

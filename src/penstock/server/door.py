@@ -1,0 +1,174 @@
+"""Who is let in: every route and every WebSocket is shut, but for those that are listed here.
+
+What is looked at, in this order: `Host`, `Origin`, the key, what the key may do.  Whether there is anything
+at the path is found out only by those who come through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+
+from penstock.errors import CallError, ErrorCode
+from penstock.protocol.dispatch import Caller
+from penstock.protocol.keys import Scope
+from penstock.server.auth import Keys
+from penstock.server.exchange import Exchange, Header
+from penstock.server.sites import Sites
+
+OPEN = frozenset(("/livez", "/readyz", "/startupz", "/health"))
+"""What is answered without a key, to GET and HEAD; more than yes or no only with one."""
+
+_CALLERS = frozenset((Scope.CALLER, Scope.ADMIN))
+_SCOPES: Mapping[str, frozenset[Scope]] = {"/metrics": frozenset((Scope.METRICS, Scope.ADMIN))}
+"""What a key must be for, where that is not to call; one of these is enough."""
+
+SUBPROTOCOL = "penstock"
+SUBPROTOCOL_KEY = "bearer."
+"""Browsers let a page say nothing with a WebSocket but its subprotocols, so a key may be one of those; the
+other is the one that is chosen, as a browser wants one of its own to be."""
+
+_SINGLE = frozenset((b"authorization", b"x-api-key", b"origin", b"host"))
+
+
+class Door:
+    """Lets requests in, or refuses them.
+
+    Args:
+        sites: Checks where they come from; None takes all.
+        keys: Those that may come in; None lets everybody in, as admin.
+    """
+
+    def __init__(self, sites: Sites | None, keys: Keys | None = None) -> None:
+        self.sites = sites
+        self.keys = keys
+
+    def enter(self, exchange: Exchange) -> bool:
+        """Say who asks, and whether the request goes on; a browser that only asks if it may ask does not.
+
+        Raises:
+            CallError: ``permission_denied``, ``unauthenticated`` or ``invalid_argument``.
+        """
+        headers, scope = exchange.headers, exchange.scope
+        if len(headers) != len(scope["headers"]):
+            _refuse_repeated(scope["headers"])
+        if self.sites is not None and (origin := self.sites.check(headers)) is not None:
+            exchange.also = _for_pages(origin)
+            if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                return False  # it comes without a key, and tells nothing (Fetch standard, CORS-preflight)
+        if self.keys is None:
+            exchange.caller = _everybody(exchange.caller)
+        else:
+            is_open = scope["path"] in OPEN and scope["method"] in ("GET", "HEAD")
+            exchange.caller = _known(self.keys, _key_in(headers), scope["path"], exchange.caller, is_open)
+        return True
+
+    def enter_socket(self, scope: MutableMapping[str, Any], asked: Caller) -> Caller:
+        """Return who opens a WebSocket.
+
+        Raises:
+            CallError: As for ``enter``.
+        """
+        headers = dict(reversed(scope["headers"]))
+        if len(headers) != len(scope["headers"]):
+            _refuse_repeated(scope["headers"])
+        if self.sites is not None:
+            self.sites.check(headers)
+        if self.keys is None:
+            return _everybody(asked)
+        offered = [
+            name.removeprefix(SUBPROTOCOL_KEY)
+            for name in scope.get("subprotocols") or ()
+            if name.startswith(SUBPROTOCOL_KEY)
+        ]
+        return _known(self.keys, _one_of((_key_in(headers), *offered)), scope["path"], asked)
+
+    def still(self, caller: Caller) -> bool:
+        """Whether somebody who was let in still would be."""
+        return self.keys is None or self.keys.knows(caller.key)
+
+
+def _everybody(asked: Caller) -> Caller:
+    return Caller(admin=True, correlation_id=asked.correlation_id, trace_parent=asked.trace_parent)
+
+
+def _known(keys: Keys, token: str | None, path: str, asked: Caller, is_open: bool = False) -> Caller:
+    """Return who has this key, if it is one that may be used there."""
+    key = None if token is None else keys.find(token)
+    if key is None:
+        if is_open:
+            return asked
+        raise _unknown(token)
+    needed = _SCOPES.get(path, _CALLERS)
+    if not is_open and needed.isdisjoint(key.scopes):
+        names = " or ".join(sorted(scope.value for scope in needed))
+        raise CallError(f"this key is not of the scope {names}", ErrorCode.PERMISSION_DENIED)
+    return Caller(
+        key=key.id,
+        admin=Scope.ADMIN in key.scopes,
+        correlation_id=asked.correlation_id,
+        trace_parent=asked.trace_parent,
+    )
+
+
+PREFLIGHT: tuple[Header, ...] = (
+    (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"accept, authorization, content-type, last-event-id, traceparent, x-api-key, x-request-id, "
+        b"x-request-timeout",
+    ),
+    (b"access-control-max-age", b"600"),
+)
+"""What a page of a welcome origin may send."""
+
+
+def chosen_subprotocol(scope: MutableMapping[str, Any]) -> str | None:
+    """Return the subprotocol that a WebSocket is accepted with: never the one that is a key."""
+    return SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
+
+
+def _for_pages(origin: bytes) -> tuple[Header, ...]:
+    """Return the headers that let the page read the answer."""
+    return (
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", b"retry-after, x-request-id"),
+        (b"vary", b"origin"),
+    )
+
+
+def _key_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the key that came with a request."""
+    bearer, plain = headers.get(b"authorization"), headers.get(b"x-api-key")
+    if bearer is None:
+        return None if plain is None else plain.decode("latin-1").strip()
+    scheme, _, token = bearer.decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        raise CallError("Authorization is not of the form `Bearer KEY`", ErrorCode.UNAUTHENTICATED)
+    return _one_of((token.strip(), None if plain is None else plain.decode("latin-1").strip()))
+
+
+def _one_of(tokens: Iterable[str | None]) -> str | None:
+    given = {token for token in tokens if token is not None}
+    if len(given) > 1:
+        raise CallError("the request has two different keys; send one", ErrorCode.UNAUTHENTICATED)
+    return given.pop() if given else None
+
+
+def _refuse_repeated(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse what a proxy and we might each take another one of."""
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen:
+            raise CallError(f"{name.decode()} stands twice in the request", ErrorCode.INVALID_ARGUMENT)
+        if name in _SINGLE:
+            seen.add(name)
+
+
+def _unknown(token: str | None) -> CallError:
+    if token is None:
+        return CallError(
+            "a key is needed; send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`",
+            ErrorCode.UNAUTHENTICATED,
+        )
+    return CallError("no such key is known here, or no longer", ErrorCode.UNAUTHENTICATED)
