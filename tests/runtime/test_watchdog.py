@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from penstock.calls.observer import Observer
+from penstock.calls.waiting import wait_ended
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import Start
 from penstock.runtime import watchdog
@@ -61,6 +62,26 @@ async def test_the_command_and_its_line_are_named() -> None:
     assert len(told.lines) == 1
     assert "command 'holds' has held the event loop" in told.lines[0]
     assert "test_watchdog.py" in told.lines[0]
+
+
+async def test_a_loop_that_is_late_by_many_calls_blames_none_of_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = Runtime()
+
+    @runtime.command("short")
+    async def short() -> None:
+        threading.Event().wait(0.002)  # each of them is short; together they are not
+
+    delays = Delays()
+    with caplog.at_level(logging.WARNING, "penstock.watchdog"):
+        async with App(runtime, observer=delays) as app:
+            for _ in range(5):
+                calls = [await app.open(Start(command="short"), LOCAL) for _ in range(100)]
+                for live in calls:
+                    await wait_ended(live)
+    assert max(delays.told) > 0.1
+    assert caplog.text == ""
 
 
 async def test_no_thread_is_left() -> None:

@@ -73,19 +73,28 @@ class Watchdog:
             if self._closed.is_set():  # looked at after the clear, which may have undone what `close` set
                 return
             tell(self._loop, partial(self._turned, time.monotonic()))
-            if not self._alive.wait(self._held_s):
-                self._warn(time.monotonic() - self._held_s)
-                self._alive.wait()
+            self._look(time.monotonic())
+            self._alive.wait()
             self._closed.wait(PAUSE_S)
 
     def _turned(self, asked: float) -> None:
         self._alive.set()
         self._observer.turned(time.monotonic() - asked)
 
-    def _warn(self, since: float) -> None:
-        frame = sys._current_frames().get(self._loop_thread)
-        place, name = self._find(frame)
-        if name is None or time.monotonic() - self._warned.get(name, -AGAIN_S) < AGAIN_S:
+    def _look(self, since: float) -> None:
+        """Warn of a command that runs both times: a loop that has very much to do is late as well, but then
+        it is another call's turn each time."""
+        if self._alive.wait(self._held_s / 2):
+            return
+        before = self._command()
+        if not self._alive.wait(self._held_s / 2):
+            frame = self._command()
+            if frame is not None and frame is before:
+                self._warn(frame, since)
+
+    def _warn(self, frame: FrameType, since: float) -> None:
+        name = self._names[frame.f_code]
+        if time.monotonic() - self._warned.get(name, -AGAIN_S) < AGAIN_S:
             return
         self._warned[name] = time.monotonic()
         _log.warning(
@@ -93,18 +102,15 @@ class Watchdog:
             "Await what takes long, or set `isolation: thread` for the command.",
             name,
             (time.monotonic() - since) * 1000,
-            place,
+            f"{frame.f_code.co_filename}:{frame.f_lineno}",
         )
 
-    def _find(self, frame: FrameType | None) -> tuple[str, str | None]:
-        """Return where the loop's thread is, and the command that brought it there."""
-        place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "an unknown place"
-        while frame is not None:
-            name = self._names.get(frame.f_code)
-            if name is not None:
-                return f"{frame.f_code.co_filename}:{frame.f_lineno}", name
+    def _command(self) -> FrameType | None:
+        """Return where the loop's thread is in a command's code, if it is."""
+        frame = sys._current_frames().get(self._loop_thread)
+        while frame is not None and frame.f_code not in self._names:
             frame = frame.f_back
-        return place, None
+        return frame
 
 
 def _code(command: Command) -> CodeType | None:
