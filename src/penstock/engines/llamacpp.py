@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 
+from penstock.calls import ambient
 from penstock.engines import store
 from penstock.engines.base import Engine, refuse_invalid
 from penstock.engines.handoff import Handoff
@@ -67,12 +68,15 @@ class LlamaEngine(Engine):
                 once closed.
         """
         body = _body(request, self.settings.context_tokens)
+        call = ambient.current.get()
         generation = _Generation(self, request, body)
         self._begin(generation)
+        over = False
         try:
             while events := await generation.handoff.take():
                 for event in events:
                     yield event
+            over = True
             if generation.failure is not None:
                 raise generation.failure
         finally:
@@ -80,6 +84,8 @@ class LlamaEngine(Engine):
             # The slot is the caller's to give on only when it is free, whatever cancels us meanwhile.
             with anyio.CancelScope(shield=True):
                 await generation.handoff.finished()
+            if call is not None and not over:
+                call.upstream_confirmed()
 
     def close(self) -> None:
         """Cancel what is in flight, wait until it has stopped, free the model.
