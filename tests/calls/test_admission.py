@@ -178,3 +178,35 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
 AgainstANaiveModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestAgainstANaiveModel = AgainstANaiveModel.TestCase
+
+
+def test_more_permits_let_those_in_that_wait() -> None:
+    door = admission(1, 4)
+    places = [door.enter() for _ in range(4)]
+    door.resize(3, 4)
+    assert [place.position for place in places] == [0, 0, 0, 1]
+
+
+def test_fewer_permits_take_none_away() -> None:
+    door = admission(3, 4)
+    places = [door.enter() for _ in range(4)]
+    door.resize(1, 1)
+    assert (door.running, door.waiting) == (3, 1)
+    with pytest.raises(CallError):
+        door.enter()
+    places[0].leave()
+    places[1].leave()
+    assert (door.running, door.waiting) == (1, 1)
+    places[2].leave()
+    assert places[3].position == 0
+
+
+def test_without_permits_all_wait_and_none_more_than_there_are_places() -> None:
+    door = admission(1, 1)
+    door.resize(0, 1)
+    place = door.enter()
+    assert place.position == 1
+    with pytest.raises(CallError, match="0 running, 1 waiting"):
+        door.enter()
+    door.resize(1, 1)
+    assert place.position == 0

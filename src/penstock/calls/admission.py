@@ -55,6 +55,15 @@ class Admission:
         """Places taken in the queue."""
         return len(self._waiting)
 
+    def resize(self, permits: int, queue: int) -> None:
+        """Change how many may run at once, and how many may wait; 0 permits let nobody start.
+
+        Whoever has a permit, or a place in the queue, keeps it.
+        """
+        self._permits, self._queue_limit = permits, queue
+        while self._waiting and self._running < self._permits:
+            self._serve_next()
+
     def enter(self) -> Place:
         """Take a permit if one is free, else a place in the queue.
 
@@ -95,7 +104,7 @@ class Admission:
         place.grant(self._monotonic())
 
     def _full(self) -> CallError:
-        wait_s = self._mean_run_s * (len(self._waiting) + 1) / self._permits
+        wait_s = self._mean_run_s * (len(self._waiting) + 1) / max(1, self._permits)
         return CallError(
             f"{self._name} is busy ({self._permits} running, {len(self._waiting)} waiting); try again later",
             ErrorCode.RESOURCE_EXHAUSTED,

@@ -6,11 +6,27 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.errors import CallError, ErrorCode
 
 MAX_WAITING = 1024  # items a command may be behind; the sender is then told, as nobody may wait for it
+
+
+class Inputs(Protocol):
+    """Takes what a caller sends while the call runs."""
+
+    def send(self, item: bytes) -> None:
+        """Add an item, given as JSON.
+
+        Raises:
+            CallError: It is refused; the call goes on.
+        """
+        ...
+
+    def end(self) -> None:
+        """Say that no more items come; further calls do nothing."""
+        ...
 
 
 class InputStream:

@@ -12,7 +12,7 @@ from typing import Any
 from penstock.calls.budgets import NO_BUDGETS, Budgets, BudgetWatch
 from penstock.calls.clock import Clock, Timer
 from penstock.calls.cut import Cut
-from penstock.calls.inputs import InputStream
+from penstock.calls.inputs import Inputs
 from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.reader import Readers, WindowedReader
@@ -66,7 +66,7 @@ class Live:
         self.accepted_at = clock.wall()
         self.started_at: float | None = None
         self.finished_at: float | None = None
-        self.inputs: InputStream | None = None  # of a command that takes a stream
+        self.inputs: Inputs | None = None  # of a command that takes a stream
         self.cancel_reason: CancelReason | None = None
         self.cut: Cut | None = None  # with the reason
         self.work: object = None  # what runs: a coroutine, a generator, a thread's call
@@ -140,7 +140,7 @@ class Live:
         """See ``LiveCall.end_input``."""
         self._open_inputs().end()
 
-    def _open_inputs(self) -> InputStream:
+    def _open_inputs(self) -> Inputs:
         if self.inputs is None:
             raise CallError(f"{self.start.target} takes no input stream", ErrorCode.INVALID_ARGUMENT)
         if self.log.ending is not None:

@@ -80,6 +80,11 @@ class Isolation:
         """Whether calls can be run: with workers, one of them is there."""
         return self._workers is None or self._workers.alive
 
+    @property
+    def answers(self) -> bool:
+        """Whether calls go on: with workers, one of them answers in time."""
+        return self._workers is None or self._workers.answers
+
     def keep(self, commands: Mapping[str, BoundCommand]) -> Mapping[str, BoundCommand]:
         """Return the commands that concern the state of this process: no `cleanup` where there is none."""
         return {name: bound for name, bound in commands.items() if self.holds_state or name != CLEANUP}
@@ -114,6 +119,10 @@ class Isolation:
     def has(self, request_id: str) -> bool:
         """Whether a call has been handed to its process, whose own abort callbacks then serve it."""
         return self._forwarding.has(request_id)
+
+    def meets_state(self, bound: BoundCommand) -> bool:
+        """Whether a command's calls take, make or drop the project's state."""
+        return bool(bound.state) or bound.command.name in MAKERS
 
     def route(self, bound: BoundCommand, live: Live, text: bytes) -> BoundCommand:
         """Return what runs a call: ``bound`` itself, or one that forwards to a process.

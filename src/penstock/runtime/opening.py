@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -26,7 +27,7 @@ from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.command import BoundCommand
 from penstock.runtime.context import CallContext
 from penstock.runtime.executor import Executor, Work
-from penstock.runtime.isolation import Isolation
+from penstock.runtime.isolation import Run
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.nearest import nearest
 from penstock.runtime.state import CLEANUP, INITIALIZE, Hold, ProjectState
@@ -50,15 +51,35 @@ class Host:
     working: set[Live]  # their code runs, also when they have been answered
 
 
+class Elsewhere(Protocol):
+    """The commands that run elsewhere."""
+
+    def has(self, request_id: str) -> bool:
+        """Whether a call has been handed on; abort callbacks serve it where it runs."""
+        ...
+
+    def route(self, bound: BoundCommand, live: Live, text: bytes) -> BoundCommand:
+        """Return what runs a call: ``bound`` itself, or what forwards it, with its input, JSON."""
+        ...
+
+    def meets_state(self, bound: BoundCommand) -> bool:
+        """Whether a command's calls take, make or drop state that is kept here."""
+        ...
+
+    async def everywhere(self, live: Live, text: bytes, run: Run) -> object:
+        """Run `initialize` or `cleanup` wherever there is state."""
+        ...
+
+
 @dataclass(frozen=True)
 class Served:
-    """What a loaded project serves."""
+    """What is served; it may change while calls are opened."""
 
     manifest: Manifest
     commands: Mapping[str, BoundCommand]
     workflows: Mapping[str, Workflow]
     admissions: Mapping[str, Admission]
-    isolation: Isolation
+    isolation: Elsewhere
     state: ProjectState
     watchdog: Watchdog | None
 
@@ -78,11 +99,6 @@ class Opener:
         # A workflow waits in the queues of its steps; what bounds the workflows is the calls in flight.
         self._workflow_runs = Admission(host.limits.in_flight, 0, "workflows", host.clock.monotonic)
         self._initialising: Live | None = None
-        self._stateless = frozenset(
-            name
-            for name, bound in served.commands.items()
-            if not bound.state and name not in (INITIALIZE, CLEANUP)
-        )
 
     def open(self, start: Start, caller: Caller) -> Live:
         """Open a call of a command or workflow.
@@ -131,7 +147,7 @@ class Opener:
     def _hold(
         self, command: BoundCommand, arguments: dict[str, object], live: Live, text: bytes
     ) -> Hold | None:
-        if command.command.name in self._stateless:
+        if not self._served.isolation.meets_state(command):
             return None
         ensure = partial(self._ensure_state, command)
         everywhere = partial(self._served.isolation.everywhere, live, text)

@@ -35,6 +35,12 @@ class Pool:
         """Whether one of its processes takes calls."""
         return any(supervisor.process is not None for supervisor in self.supervisors)
 
+    @property
+    def answers(self) -> bool:
+        """Whether one of its processes is there and answers in time."""
+        processes = (supervisor.process for supervisor in self.supervisors)
+        return any(process is not None and not process.late for process in processes)
+
     def checks(self) -> dict[str, str]:
         """Return how its processes are, by name."""
         return {supervisor.name: supervisor.status for supervisor in self.supervisors}
