@@ -88,14 +88,15 @@ class Deadlines:
         """The first attempt starts now: from here the time to the first token counts."""
         self._first_due = self._now() + self._patience.first_token_s
 
-    def due(self) -> float:
-        """When what is awaited from now on must be there."""
-        due = self._now() + self._patience.gap_s if self.flowing else self._first_due
+    def due(self, now: float) -> float:
+        """When what is awaited from ``now`` on must be there."""
+        due = now + self._patience.gap_s if self.flowing else self._first_due
         return due if due < self._total_due else self._total_due
 
     def allows(self, pause_s: float) -> bool:
         """Whether there is time for a pause, and for something after it."""
-        return self._now() + pause_s < self.due()
+        now = self._now()
+        return now + pause_s < self.due(now)
 
     def overdue(self) -> CallError:
         """What is raised when the time is over: it names the budget."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from types import TracebackType
 
 from penstock.engines.upstream.patience import Deadlines
@@ -49,8 +50,9 @@ class Watch:
     def __enter__(self) -> None:
         if self.cause is not None:
             raise self.cause
-        self._due = due = self._deadlines.due()
-        if due <= self._loop.time():
+        now = self._loop.time()
+        self._due = due = self._deadlines.due(now)
+        if due <= now:
             self.cause = self._deadlines.overdue()
             raise self.cause
         if due < math.inf and (self._timer is None or due < self._timer.when()):
@@ -103,12 +105,18 @@ class Watch:
             self._task.cancel()
 
 
-def _cancelling(task: asyncio.Task[object] | None) -> int:
+if sys.version_info >= (3, 11):
+
+    def _cancelling(task: asyncio.Task[object] | None) -> int:
+        return 0 if task is None else task.cancelling()
+
+    def _uncancel(task: asyncio.Task[object] | None) -> int:
+        return 0 if task is None else task.uncancel()
+
+else:
     # Python 3.10 does not count; there a cancel of somebody else in the same moment looks like ours.
-    count = getattr(task, "cancelling", None)
-    return 0 if count is None else int(count())
+    def _cancelling(task: asyncio.Task[object] | None) -> int:
+        return 0
 
-
-def _uncancel(task: asyncio.Task[object] | None) -> int:
-    count = getattr(task, "uncancel", None)
-    return 0 if count is None else int(count())
+    def _uncancel(task: asyncio.Task[object] | None) -> int:
+        return 0
