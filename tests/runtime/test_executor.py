@@ -248,7 +248,9 @@ async def test_an_item_yielded_after_the_cancel_comes_before_the_end(serve: Any,
         assert served.permits == 0
 
 
-async def test_code_that_ignores_its_cancel_keeps_its_permit_and_is_reported(serve: Any, zoo: Zoo) -> None:
+async def test_code_that_ignores_its_cancel_keeps_its_permit_and_is_reported(
+    serve: Any, zoo: Zoo, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = FakeClock()
     async with serve(zoo.runtime, clock=clock, cancel_grace_s=0.2) as served:
         live = await served.open("ignore_cancel")
@@ -260,6 +262,8 @@ async def test_code_that_ignores_its_cancel_keeps_its_permit_and_is_reported(ser
             assert (await served.frames(live))[-1].status == "cancelled"
             assert (await served.app.health()).checks == {}
             clock.advance(1)
+            assert "still runs 0.2 s after its cancel" in caplog.text
+            assert "in ignore_cancel" in caplog.text  # its stack
             assert served.permits == 1
             assert (await served.app.health()).checks == {"stuck": "1"}
             zoo.release()
