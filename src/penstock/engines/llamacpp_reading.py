@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
@@ -199,16 +199,6 @@ class LlamaReading:
         # A single token has no gap to measure: its rate is that of the whole answer.
         spent_s = now - (now if self._scheduled_at is None else self._scheduled_at)
         return predicted / spent_s if spent_s > 0 else 0.0
-
-
-def peak_mem_mb() -> int:
-    """The most memory this process ever held, in MB; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1 << 20) if sys.platform == "darwin" else peak // 1024
 
 
 def _fault(error: Mapping[str, Any], request: EngineRequest) -> CallError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from penstock.engines.detokenize import Detokenizer
-from penstock.engines.llamacpp_reading import peak_mem_mb
+from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
