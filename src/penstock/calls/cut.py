@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from penstock.calls.clock import Clock
+from penstock.calls.stacks import stack_of
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.messages import CancelReason, CancelTimes
+
+if TYPE_CHECKING:
+    from penstock.calls.live import Live
+    from penstock.calls.observer import Observer
+
+_log = logging.getLogger("penstock.calls")
 
 
 class Cut:
@@ -52,6 +60,42 @@ class Cut:
     def since(self) -> float:
         """Return the seconds since it was asked for; from any thread."""
         return self._clock.monotonic() - self._began
+
+    def deliver(self, live: Live, observer: Observer, after_s: float | None = None) -> None:
+        """The author's code has felt it, so long after it was asked for; without ``after_s``: now."""
+        if self.delivered_at is None:
+            after_s = self.since() if after_s is None else after_s
+            self.delivered_at = self.requested_at + after_s
+            observer.delivered(live, after_s)
+
+    def acknowledge(self, live: Live, observer: Observer) -> None:
+        """The author's code has left, and so has felt it if it ever will."""
+        if self.acknowledged_at is None:
+            after_s = self.since()
+            self.deliver(live, observer, after_s)
+            self.acknowledged_at = self.requested_at + after_s
+            observer.acknowledged(live, after_s)
+
+    def confirm(self, live: Live, observer: Observer, after_s: float | None = None) -> None:
+        """The engine below, which was told of it, has confirmed it; ``after_s`` as for ``deliver``."""
+        if self.confirmed_at is None:
+            after_s = self.since() if after_s is None else after_s
+            self.deliver(live, observer, after_s)
+            self.confirmed_at = self.requested_at + after_s
+            observer.confirmed(live, after_s)
+
+    def report_stuck(self, live: Live, observer: Observer, grace_s: float) -> None:
+        """The code runs on, ``grace_s`` seconds after it was asked for."""
+        self.stuck = True
+        observer.stuck(live)
+        _log.warning(
+            "call %s of %s still runs %g s after its cancel; it is answered, and its permit stays taken. "
+            "It is at:\n%s",
+            live.request_id,
+            live.start.target,
+            grace_s,
+            stack_of(live.work),
+        )
 
     def times(self) -> CancelTimes:
         """Return the stages reached so far."""

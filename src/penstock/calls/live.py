@@ -17,7 +17,6 @@ from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.reader import Readers, WindowedReader
 from penstock.calls.record import record_of
-from penstock.calls.stacks import stack_of
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import CallLog, Ending, State
 from penstock.protocol.dispatch import Caller, CancelOutcome, TaskRecord
@@ -242,18 +241,13 @@ class Live:
         Args:
             after_s: How long after the cancel; without it: now.
         """
-        if (cut := self.cut) is not None and cut.delivered_at is None:
-            after_s = cut.since() if after_s is None else after_s
-            cut.delivered_at = cut.requested_at + after_s
-            self._observer.delivered(self, after_s)
+        if self.cut is not None:
+            self.cut.deliver(self, self._observer, after_s)
 
     def mark_acknowledged(self) -> None:
         """Say that the author's code has left, and so has felt the cancel if it ever will."""
-        if (cut := self.cut) is not None and cut.acknowledged_at is None:
-            after_s = cut.since()
-            self.mark_delivered(after_s)
-            cut.acknowledged_at = cut.requested_at + after_s
-            self._observer.acknowledged(self, after_s)
+        if self.cut is not None:
+            self.cut.acknowledge(self, self._observer)
 
     def mark_confirmed(self, after_s: float | None = None) -> None:
         """Say that the engine below has confirmed the end of the cancelled work, of which it was told.
@@ -261,11 +255,8 @@ class Live:
         Args:
             after_s: As for ``mark_delivered``.
         """
-        if (cut := self.cut) is not None and cut.confirmed_at is None:
-            after_s = cut.since() if after_s is None else after_s
-            self.mark_delivered(after_s)
-            cut.confirmed_at = cut.requested_at + after_s
-            self._observer.confirmed(self, after_s)
+        if self.cut is not None:
+            self.cut.confirm(self, self._observer, after_s)
 
     def mark_stopped(self) -> None:
         """Say that nothing of this call runs any more and that its permit is free."""
@@ -341,16 +332,7 @@ class Live:
         """Report a cancelled call whose code does not stop; its permit stays taken until it does."""
         if self.cut is None or self.cut.freed_at is not None:
             return
-        self.cut.stuck = True
-        self._observer.stuck(self)
-        _log.warning(
-            "call %s of %s still runs %g s after its cancel; it is answered, and its permit stays taken. "
-            "It is at:\n%s",
-            self.request_id,
-            self.start.target,
-            self._limits.cancel_grace_s,
-            stack_of(self.work),
-        )
+        self.cut.report_stuck(self, self._observer, self._limits.cancel_grace_s)
         self.end_cut()
         self._tell_stopped()
 
