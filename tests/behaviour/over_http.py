@@ -12,7 +12,7 @@ from behaviour.raw_http import WAIT_S, Address, Connection, Departure, Reply
 from behaviour.seam import Watched
 from behaviour.way import ANSWER_S, TERMINAL, Frame, Handle, Refused, Way
 from penstock.calls.tasks import TaskOwner
-from penstock.protocol.dispatch import LOCAL, LiveCall
+from penstock.protocol.dispatch import LiveCall
 
 correlations = count(1)
 
@@ -101,7 +101,7 @@ class Http(Way):
         correlation = f"test-{next(correlations)}"
         opened = self.dispatcher.expect(correlation)
         connection = await Connection.open(self.address)
-        headers = {**headers, "x-request-id": correlation}
+        headers = {**headers, **self.credentials, "x-request-id": correlation}
         connection.request("POST", "/v2/execute", json.dumps(body).encode(), headers)
         if not body.get("is_stream", True):
             return await self._answer(connection, opened)
@@ -130,11 +130,12 @@ class Http(Way):
 
     async def resume(self, call_id: str, after: int = -1) -> Handle:
         connection = await Connection.open(self.address)
-        connection.request("GET", f"/tasks/{call_id}/events?after={after}", headers={"accept": self.accept})
+        headers = {"accept": self.accept, **self.credentials}
+        connection.request("GET", f"/tasks/{call_id}/events?after={after}", headers=headers)
         head = await connection.head()
         if head.status != 200:
             raise await self._refused(connection, Reply(*head, await connection.body()))
-        live = self.dispatcher.find(call_id, LOCAL)
+        live = self.dispatcher.find(call_id, self.caller)
         return self._held(HttpHandle(self, connection, live.request_id, live.task_id))
 
     async def cancel(self, call_id: str) -> str:
@@ -152,7 +153,7 @@ class Http(Way):
         """Send a request on a kept connection, and return the whole response."""
         connection = self._idle.pop() if self._idle else await Connection.open(self.address)
         try:
-            connection.request(method, path, body, headers)
+            connection.request(method, path, body, {**self.credentials, **(headers or {})})
             reply = await connection.reply(method)
         except BaseException:
             await connection.aclose()

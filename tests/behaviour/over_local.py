@@ -11,7 +11,7 @@ import msgspec
 from behaviour.raw_http import Departure
 from behaviour.way import Frame, Handle, Refused, Way
 from penstock.errors import CallError
-from penstock.protocol.dispatch import LOCAL, FrameReader, LiveCall
+from penstock.protocol.dispatch import FrameReader, LiveCall
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
 
 
@@ -58,7 +58,7 @@ class Local(Way):
         self, command: str, input: Frame | None = None, *, is_stream: bool = True, **more: Any
     ) -> Handle:
         try:
-            live = await self.dispatcher.open(_start(command, input, is_stream, more), LOCAL)
+            live = await self.dispatcher.open(_start(command, input, is_stream, more), self.caller)
         except CallError as error:
             raise Refused.raised(error) from error
         handle = await LocalHandle(self, live, only_last=not is_stream).attach(live, -1)
@@ -67,7 +67,7 @@ class Local(Way):
 
     async def resume(self, call_id: str, after: int = -1) -> Handle:
         try:
-            live = self.dispatcher.find(call_id, LOCAL)
+            live = self.dispatcher.find(call_id, self.caller)
             handle = await LocalHandle(self, live, only_last=False).attach(live, after)
         except CallError as error:
             raise Refused.raised(error) from error
@@ -76,13 +76,13 @@ class Local(Way):
 
     async def cancel(self, call_id: str) -> str:
         try:
-            return await self.dispatcher.cancel(call_id, CancelReason.CALLER, LOCAL)
+            return await self.dispatcher.cancel(call_id, CancelReason.CALLER, self.caller)
         except CallError as error:
             raise Refused.raised(error) from error
 
     async def record(self, call_id: str) -> Frame:
         try:
-            return json.loads(msgspec.json.encode(self.dispatcher.find(call_id, LOCAL).record()))
+            return json.loads(msgspec.json.encode(self.dispatcher.find(call_id, self.caller).record()))
         except CallError as error:
             raise Refused.raised(error) from error
 

@@ -10,7 +10,7 @@ from behaviour.over_http import Http, correlations
 from behaviour.raw_http import WAIT_S, Departure
 from behaviour.way import ANSWER_S, TERMINAL, Frame, Handle, Refused
 from penstock.errors import FAULTS, ErrorCode
-from penstock.protocol.dispatch import LOCAL, LiveCall
+from penstock.protocol.dispatch import LiveCall
 from server.peer import Peer
 
 
@@ -77,7 +77,7 @@ class WebSocket(Http):
     ) -> Handle:
         correlation = f"test-{next(correlations)}"
         opened = self.dispatcher.expect(correlation)
-        peer = await Peer.open(self.address, headers=f"x-request-id: {correlation}\r\n").__aenter__()
+        peer = await self._dial(f"x-request-id: {correlation}\r\n")
         about = {"command": command, "input": input or {}, "is_stream": is_stream, "more_input": False}
         peer.send("command", **about, **more)
         first = self._tasks.start(peer.line(ANSWER_S))
@@ -89,24 +89,29 @@ class WebSocket(Http):
         return handle
 
     async def resume(self, call_id: str, after: int = -1) -> Handle:
-        peer = await Peer.open(self.address).__aenter__()
+        peer = await self._dial()
         peer.send("resume", task_id=call_id, after=after)
         peer.send("ping")
         first = self._tasks.start(peer.line())
         message = json.loads(await first)
         if message.get("status") == "error" and "seq" not in message:
             raise await self._refusal(peer, await first)
-        handle = SocketHandle(self, peer, self.dispatcher.find(call_id, LOCAL), first)
+        handle = SocketHandle(self, peer, self.dispatcher.find(call_id, self.caller), first)
         self.handles.append(handle)
         return handle
 
     async def cancel(self, call_id: str) -> str:
-        async with Peer.open(self.address) as peer:
-            peer.send("cancel", task_id=call_id)
-            status = (await peer.receive())["status"]
+        peer = await self._dial()
+        peer.send("cancel", task_id=call_id)
+        status = (await peer.receive())["status"]
+        await peer.__aexit__()
         if status == "not_found":
             raise Refused({"error": f"no task {call_id!r} is known here", "code": status}, 404, None)
         return status
+
+    async def _dial(self, headers: str = "") -> Peer:
+        headers += "".join(f"{name}: {value}\r\n" for name, value in self.credentials.items())
+        return await Peer.open(self.address, headers=headers).__aenter__()
 
     async def _refusal(self, peer: Peer, line: bytes) -> Refused:
         await peer.__aexit__()

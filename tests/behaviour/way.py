@@ -15,6 +15,7 @@ import anyio
 from behaviour.raw_http import WAIT_S, Address, Departure, Reply, tells_nothing
 from behaviour.seam import Watched
 from penstock.errors import CallError
+from penstock.protocol.dispatch import LOCAL, Caller
 
 Frame = dict[str, Any]
 ANSWER_S = 60.0  # an answer comes when its call ends, whenever the test ends it; a test's own waits are short
@@ -118,6 +119,14 @@ class Way(ABC):
         self.dispatcher = dispatcher
         self.address = address
         self.handles: list[Handle] = []
+        self.caller = LOCAL  # whom the dispatcher takes this for
+        self.credentials: dict[str, str] = {}  # headers
+
+    def of(self, token: str, caller: Caller) -> Way:
+        """Return the same way in, for somebody with a key."""
+        other = type(self)(self.dispatcher, self.address)
+        other.caller, other.credentials = caller, {"authorization": f"Bearer {token}"}
+        return other
 
     @abstractmethod
     async def open(

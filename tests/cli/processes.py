@@ -73,6 +73,7 @@ class Server:
         found = re.search(r"http://\S+", self.ready_line)
         assert found, f"the server did not get ready: {process.communicate(timeout=PATIENCE_S)}"
         self.url = found.group()
+        self.urls: list[str] = re.findall(r"http://\S+", self.ready_line)
 
     def wait_for(self, line: str) -> None:
         """Read what the server prints until it prints ``line``."""

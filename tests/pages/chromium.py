@@ -58,11 +58,11 @@ class Page:
 
 
 @contextmanager
-def open_page(profile: Path, url: str = "about:blank") -> Iterator[Page]:
+def open_page(profile: Path, url: str, *flags: str) -> Iterator[Page]:
     """Open a page in a browser with a new profile, and end that browser afterwards."""
     assert CHROMIUM is not None
     process = subprocess.Popen(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -8,6 +8,7 @@ server (DNS rebinding; the browser then says that name as `Host`).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from penstock.errors import CallError, ErrorCode
 ANY = "*"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _STANDARD_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:,@/\[\]]+))(?::\d{0,5})?", re.ASCII)
 _OWN_SITE = (None, b"same-origin", b"none")
 
 
@@ -28,7 +30,7 @@ class Sites:
     """
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        self._hosts = {_bare(host) for host in hosts} | set(_LOOPBACK_NAMES)
+        self._hosts = {_bare(host) or host.lower() for host in hosts} | set(_LOOPBACK_NAMES)
         self._named = frozenset(origin.lower().rstrip("/") for origin in origins)
         self._ports: frozenset[int] = frozenset()
         self._any_address = False
@@ -109,11 +111,9 @@ def _followed_link(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _bare(host: str) -> str:
-    """Return a Host without its port, brackets, capitals and the root's dot."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    name = host if host.count(":") > 1 else host.partition(":")[0]
-    return name.lower().removesuffix(".")
+    """Return a Host without its port, brackets, capitals and the root's dot; empty if it is none."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else (found[1] or found[2]).lower().removesuffix(".")
 
 
 def _is_address(name: str) -> bool:
