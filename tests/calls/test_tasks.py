@@ -107,3 +107,34 @@ async def test_a_task_may_close_its_own_owner() -> None:
     tasks.start(forever())
     with anyio.fail_after(5):
         assert await tasks.start(close()) == 0
+
+
+async def test_what_must_be_finished_is_however_often_its_waiter_is_cancelled() -> None:
+    tasks, go, done = TaskOwner(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        await go.wait()
+        done.set()
+        return "done"
+
+    waiting = tasks.start(tasks.finish(work()), awaited=True)
+    for _ in range(3):
+        await anyio.wait_all_tasks_blocked()
+        waiting.cancel()
+    await anyio.wait_all_tasks_blocked()
+    assert not waiting.done()
+    go.set()
+    with anyio.fail_after(5), pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert done.is_set()
+    with anyio.fail_after(5):
+        assert await tasks.finish(work()) == "done"
+    assert len(tasks) == 0
+
+
+async def test_what_must_be_finished_may_fail() -> None:
+    async def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await TaskOwner().finish(fail())

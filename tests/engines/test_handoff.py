@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import anyio
 import pytest
 
+from penstock.calls.tasks import TaskOwner
 from penstock.engines.handoff import Handoff
 
 pytestmark = pytest.mark.anyio
@@ -107,13 +108,19 @@ async def test_finished_waits_for_the_work_even_when_nobody_reads() -> None:
         go.wait(5)
         handoff.finish()
 
+    owner = TaskOwner()
     handoff.close()
     with thread(work):
-        with anyio.move_on_after(0.02) as scope:
-            await handoff.finished()
-        assert scope.cancelled_caught
+        waiting = owner.start(handoff.finished(), awaited=True)
+        for _ in range(3):  # a shield holds back none but the first
+            await anyio.wait_all_tasks_blocked()
+            waiting.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not waiting.done()
         go.set()
         with anyio.fail_after(5):
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
             await handoff.finished()
             await handoff.finished()
 

@@ -6,9 +6,13 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+import anyio
 
 _log = logging.getLogger("penstock.calls")
+
+T = TypeVar("T")
 
 
 class TaskOwner:
@@ -33,6 +37,26 @@ class TaskOwner:
         # An empty context: a task lives longer than whatever happened to start it.
         task.add_done_callback(self._tasks.discard if awaited else self._ended, context=_EMPTY)
         return task
+
+    async def finish(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> T:
+        """Run ``work`` to its end in a task of its own, however often the one that waits is cancelled
+        meanwhile: a second cancel goes through a shield.
+
+        Raises:
+            asyncio.CancelledError: The one that waits was cancelled; the work is done nevertheless.
+        """
+        task: asyncio.Task[T] = self.start(work, name=name, awaited=True)
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):  # the cancel of a scope would come again at every turn
+            while not task.done():
+                try:
+                    await asyncio.wait((task,))
+                except asyncio.CancelledError as interrupt:
+                    cancelled = interrupt
+        result = task.result()
+        if cancelled is not None:
+            raise cancelled
+        return result
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until every task has ended, at most ``timeout_s`` seconds; none is cancelled."""

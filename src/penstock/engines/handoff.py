@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import Generic, TypeVar
 
+import anyio
+
 T = TypeVar("T")
 
 
@@ -75,9 +77,21 @@ class Handoff(Generic[T]):
             await self._ready.wait()
 
     async def finished(self) -> None:
-        """Wait until the work has stopped."""
-        if not self._finished:
-            await self._over.wait()
+        """Wait until the work has stopped, however often this task is cancelled meanwhile: what it has is not
+        free before.
+
+        Raises:
+            asyncio.CancelledError: The task was cancelled; the work has stopped nevertheless.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):  # the cancel of a scope would come again at every turn
+            while not self._finished:
+                try:
+                    await self._over.wait()
+                except asyncio.CancelledError as interrupt:
+                    cancelled = interrupt
+        if cancelled is not None:
+            raise cancelled
 
     def _wake(self) -> bool:
         if self._woken:

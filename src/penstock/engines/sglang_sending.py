@@ -146,13 +146,15 @@ class Sending(httpx.AsyncByteStream):
             return
         self._leaving = True
         self._room.set()
+        await self._place.tasks.finish(self._stop(), name=f"stop sglang {self._rid}")
+
+    async def _stop(self) -> None:
         try:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(self._place.close_s):
+            with anyio.move_on_after(self._place.close_s):
                 if await self._has_it():
                     await self._call_off()
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._hang_up()
+            await self._hang_up()
 
     async def _run(self, request: httpx.Request) -> None:
         try:

@@ -90,13 +90,20 @@ class UpstreamEngine(Engine, Generic[T]):
             await self._leave(exchange, request, told_all)
 
     async def _leave(self, exchange: Exchange[T], request: EngineRequest, told_all: bool) -> None:
-        with anyio.CancelScope(shield=True):
-            await exchange.close()
-            if not told_all and not exchange.over:
-                with anyio.move_on_after(self.upstream.patience.close_s):
-                    exchange.over = await self._called_off(request)
-            if exchange.over or told_all:
-                exchange.confirm()
+        if told_all:  # there is nothing to stop
+            with anyio.CancelScope(shield=True):
+                await exchange.close()
+            exchange.confirm()
+        else:
+            await self.upstream.tasks.finish(self._stop(exchange, request), name=f"stop {self.engine_id}")
+
+    async def _stop(self, exchange: Exchange[T], request: EngineRequest) -> None:
+        await exchange.close()
+        if not exchange.over:
+            with anyio.move_on_after(self.upstream.patience.close_s):
+                exchange.over = await self._called_off(request)
+        if exchange.over:
+            exchange.confirm()
 
     async def _called_off(self, request: EngineRequest) -> bool:
         try:

@@ -55,6 +55,7 @@ class Exchange(Generic[T]):
         self._lane: Lane[T] | None = None
         self._response: httpx.Response | None = None
         self._chunks: AsyncGenerator[bytes, None] | None = None
+        self._whole = False  # the body was read to its end: its connection is free for others
         self._decoder = SseDecoder(MAX_EVENT)
         self._closed = asyncio.Event()
         upstream.enter(self)
@@ -105,7 +106,7 @@ class Exchange(Generic[T]):
         except self._upstream.broken as error:
             self.over = True
             raise self._upstream.sorted(error, begun=True) from None
-        self.over = True
+        self.over = self._whole = True
         return []
 
     async def finish(self) -> None:
@@ -119,6 +120,7 @@ class Exchange(Generic[T]):
                     read += len(chunk)
                     if read > _TAIL_BYTES:
                         return
+                self._whole = True
             except self._upstream.broken as error:
                 self._upstream.sorted(error, begun=True)
 
@@ -156,10 +158,19 @@ class Exchange(Generic[T]):
         with anyio.move_on_after(self._upstream.patience.close_s, shield=True) as scope:
             try:
                 await response.aclose()
+                if not self._whole:
+                    await self._cut_off(response)
             except self._upstream.broken as error:
                 self._upstream.sorted(error, begun=True)
         if scope.cancelled_caught:
             _log.warning("%s: a connection did not close in time", self._upstream.name)
+
+    async def _cut_off(self, response: httpx.Response) -> None:
+        """Close what is below the answer: the client believes it closed where a second cancel broke into its
+        closing, and leaves it open for good."""
+        network = response.extensions.get("network_stream")
+        if network is not None:
+            await network.aclose()
 
     async def _no_stream(self, chunks: AsyncGenerator[bytes, None]) -> CallError:
         # Some servers answer 200 with an error object, or ignore that a stream was asked for.

@@ -101,7 +101,7 @@ class Upstream(Generic[T]):
         # Now, as no event loop should wait for it at the first call.
         tls()
         self._closed = False
-        self._tasks = TaskOwner()
+        self.tasks = TaskOwner()
 
     # -- asking -------------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Upstream(Generic[T]):
             here = None
         for loop in self._lanes.loops():
             if loop is here:
-                self._tasks.start(self._close_here(), name=f"close {self.name}")
+                self.tasks.start(self._close_here(), name=f"close {self.name}")
             else:
                 self._close_on(loop)
 

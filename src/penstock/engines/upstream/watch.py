@@ -100,9 +100,11 @@ class Watch:
         self._strike()
 
     def _strike(self) -> None:
-        if self._task is not None and not self._struck:
+        task = self._task
+        # Of whom somebody else has cancelled, a second cancel would only break what is being closed.
+        if task is not None and not self._struck and _cancelling(task) == self._cancelling:
             self._struck = True
-            self._task.cancel()
+            task.cancel()
 
 
 if sys.version_info >= (3, 11):
