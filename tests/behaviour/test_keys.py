@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from behaviour.connect import Refused, Way
-from behaviour.keyring import ANNA, BEN, EVERYBODY, EXPIRED, METRICS, ROOT, RUNNER, STRANGER, write_keys
+from behaviour.keyring import (
+    ANNA,
+    BEN,
+    EVERYBODY,
+    EXPIRED,
+    METRICS,
+    ROOT,
+    RUNNER,
+    STRANGER,
+    Holder,
+    write_keys,
+)
 from behaviour.promises import promise
 from behaviour.raw_http import Address, Connection, Reply
 from behaviour.seam import Switch
 from behaviour.served import Connect, hosted
 from penstock.calls.limits import CallLimits
+from penstock.protocol.keys import Key, KeyTable
 from penstock.runtime.app import App
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.runtime import Runtime
@@ -38,6 +52,7 @@ NOWHERE = (
     "/LIVEZ",
     "/tasks/x/y",
 )
+ANNA_WITH_LESS = Holder(ANNA.token, msgspec.structs.replace(ANNA.key, scopes=METRICS.key.scopes))
 CURSORS = (-1, 0, 1, 99)
 
 
@@ -322,6 +337,23 @@ async def test_a_browser_sends_its_key_as_a_subprotocol(
         assert who.token not in said
 
 
+@promise("P31")
+def test_what_decides_is_a_comparison_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, str]] = []
+    honest = hmac.compare_digest
+
+    def compare(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return honest(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    near = ANNA.key.digest[:-1] + ("0" if ANNA.key.digest[-1] != "0" else "1")
+    table = KeyTable((Key(name="near", digest=near, scopes=ANNA.key.scopes), BEN.key))
+    assert table.find(ANNA.token, 0) is None
+    assert table.find(BEN.token, 0) is BEN.key
+    assert compared == [(near, ANNA.key.digest), (BEN.key.digest, BEN.key.digest)]  # whole digests, no key
+
+
 # -- P36 and P13: what one key sees of another's ----------------------------------------------------------
 
 
@@ -419,7 +451,8 @@ async def test_an_admin_sees_and_cancels_everybody_s_calls(connect: Connect) -> 
 
 
 @promise("P30")
-async def test_a_key_that_is_taken_back_opens_nothing_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("less", [(), (ANNA_WITH_LESS,)], ids=["gone", "of another scope"])
+async def test_a_key_that_is_taken_back_opens_nothing_more(tmp_path: Path, less: tuple[Holder, ...]) -> None:
     file = write_keys(tmp_path / "keys.txt", ANNA, BEN)
     zoo = model_zoo()
     switch = Switch()
@@ -427,10 +460,11 @@ async def test_a_key_that_is_taken_back_opens_nothing_more(tmp_path: Path) -> No
         switch.inner = app
         async with Peer.open(address, headers=f"x-api-key: {ANNA.token}\r\n") as peer:
             assert await peer.until_pong() == []
-            write_keys(file, BEN)
+            write_keys(file, BEN, *less)
             assert host._keys is not None
             host._keys.reload()
-            is_shut(await request(address, "GET", "/tasks", ANNA.headers))
+            refused = await request(address, "GET", "/tasks", ANNA.headers)
+            assert refused.status == (403 if less else 401)
             assert (await request(address, "GET", "/tasks", BEN.headers)).status == 200
             peer.send("ping")
             with pytest.raises(Ended) as ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from behaviour.keyring import ANNA, write_keys
+from behaviour.keyring import ANNA, BEN, Holder, write_keys
 from behaviour.promises import promise
 from cli.conftest import penstock, serve  # noqa: F401 - fixtures
 from cli.processes import Penstock, Serve, Server
@@ -122,6 +123,31 @@ def test_the_command_refuses_and_says_what_to_do(penstock: Penstock) -> None:  #
     for words in ("0.0.0.0 can be reached by others", "penstock keys new", "--auth-keys", "--insecure-open"):
         assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@promise("P30")
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
+def test_a_key_is_taken_back_without_a_restart(serve: Serve, tmp_path: Path) -> None:  # noqa: F811
+    keys = write_keys(tmp_path / "keys.txt", ANNA, BEN)
+    server = serve(*ENGINE, "--auth-keys", keys)
+    assert _answered(server.url, ANNA) == 200
+    keys.write_text("nonsense\n")
+    server.process.send_signal(signal.SIGHUP)
+    assert server.process.stderr is not None
+    told = server.process.stderr.readline()
+    assert "the keys stay as they were" in told
+    assert _answered(server.url, ANNA) == 200
+    assert "nonsense" not in told
+    write_keys(keys, BEN)
+    server.process.send_signal(signal.SIGHUP)
+    while "1 keys read" not in server.process.stderr.readline():
+        pass
+    assert (_answered(server.url, ANNA), _answered(server.url, BEN)) == (401, 200)
+    assert server.stop() == 0
+
+
+def _answered(url: str, who: Holder) -> int:
+    return httpx.get(f"{url}/tasks", headers=who.headers).status_code
 
 
 @promise("P31")

@@ -372,6 +372,17 @@ async def test_what_is_asked(canned: Canned) -> None:
     }
 
 
+async def test_a_key_may_come_from_the_environment(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_API_KEY", "from-the-environment")
+    async with canned((answered(DONE), "keep"), (answered(DONE), "close")) as server:
+        for given in (None, "given"):
+            async with AsyncClient(server.url, api_key=given) as client:
+                await client.run("any")
+    heads = [text.partition(b"\r\n\r\n")[0].lower() for text in server.requests]
+    assert b"\r\nauthorization: bearer from-the-environment" in heads[0]
+    assert b"\r\nauthorization: bearer given" in heads[1]
+
+
 async def test_ids_are_quoted_in_paths(canned: Canned) -> None:
     async with (
         canned((answered(b'{"outcome":"cancelled"}'), "close")) as server,

@@ -74,10 +74,10 @@ def test_a_key_ends_when_it_expires() -> None:
     end = parse_moment("2027-01-31T00:00:00Z")
     key = table.find(TOKEN, end - 0.001)
     assert key is not None
-    assert table.knows(key.id, end - 0.001)
+    assert table.get(key.id, end - 0.001) is key
     assert table.find(TOKEN, end) is None
-    assert not table.knows(key.id, end)
-    assert not table.knows("nobody", 0)
+    assert table.get(key.id, end) is None
+    assert table.get("nobody", 0) is None
 
 
 def test_times_are_in_utc_unless_they_say_otherwise() -> None:

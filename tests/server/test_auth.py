@@ -36,8 +36,8 @@ def test_a_change_is_found_in_time(file: Path, clock: FakeClock) -> None:
     write_keys(file, BEN)
     clock.advance(LOOK_S)
     assert keys.find(ANNA.token) is None
-    assert not keys.knows(ANNA.key.id)
-    assert keys.knows(BEN.key.id)
+    assert keys.get(ANNA.key.id) is None
+    assert keys.get(BEN.key.id) == BEN.key
     keys.close()
     write_keys(file, ANNA)
     clock.advance(10 * LOOK_S)
@@ -126,4 +126,4 @@ def test_a_key_ends_while_the_server_runs(tmp_path: Path, clock: FakeClock) -> N
     assert keys.find(ANNA.token) is not None
     clock.advance(11)
     assert keys.find(ANNA.token) is None
-    assert not keys.knows(soon.id)
+    assert keys.get(soon.id) is None

@@ -19,6 +19,7 @@ from penstock.protocol.dispatch import CommandDescription, Description, TaskReco
 from penstock.protocol.requests import CallBody
 from penstock.runtime.manifest import Manifest
 from penstock.server.asgi import Application
+from penstock.server.door import OPEN
 from penstock.server.openapi.document import document
 from penstock.server.openapi.operations import OPERATIONS
 
@@ -95,6 +96,21 @@ def test_the_document_of_a_project_that_still_loads_is_valid() -> None:
     assert accepts(spec, "Execute", {"command": "any", "input": {"x": 1}})
     assert not accepts(spec, "Execute", {"input": {}})
     assert accepts(spec, "Default", {})
+
+
+def test_where_keys_are_needed_it_says_so() -> None:
+    spec = document(EMPTY, OPERATIONS, needs_key=True)
+    OpenAPIV31SpecValidator(spec).validate()
+    named = {name for each in spec["security"] for name in each}
+    assert named == spec["components"]["securitySchemes"].keys()
+    opened = {
+        path for path, item in spec["paths"].items() for told in item.values() if told.get("security") == []
+    }
+    assert opened == OPEN
+    for item in spec["paths"].values():
+        for told in item.values():
+            assert "WWW-Authenticate" in told["responses"]["401"]["headers"]
+    assert "security" not in document(EMPTY, OPERATIONS)
 
 
 async def test_every_route_is_in_it_and_no_other() -> None:

@@ -128,10 +128,10 @@ class KeyTable:
             return None
         return key
 
-    def knows(self, key_id: str, now: float) -> bool:
-        """Whether the key of this id is one of these, and has not expired at ``now``."""
+    def get(self, key_id: str, now: float) -> Key | None:
+        """Return the key of this id, unless it has expired at ``now``."""
         key = self._by_id.get(key_id)
-        return key is not None and key.valid_at(now)
+        return key if key is not None and key.valid_at(now) else None
 
 
 def make_token(random: bytes) -> str:

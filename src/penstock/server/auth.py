@@ -78,9 +78,13 @@ class Keys:
         """Return the key that ``token`` is; None if it is unknown, revoked or expired."""
         return self._table.find(token, self._clock.wall())
 
+    def get(self, key_id: str) -> Key | None:
+        """Return the key of this id, as it is now; None if it was revoked or has expired."""
+        return self._table.get(key_id, self._clock.wall())
+
     def knows(self, key_id: str) -> bool:
         """Whether the key of this id is still good."""
-        return self._table.knows(key_id, self._clock.wall())
+        return self.get(key_id) is not None
 
     def watch(self) -> None:
         """Look from now on, every ``LOOK_S`` seconds, whether the file has changed."""

@@ -1,1 +1,0 @@
-"""Many hosts: a dispatcher over runners that have dialled in."""

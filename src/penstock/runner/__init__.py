@@ -1,1 +1,0 @@
-"""A host that dials out: offers an app's commands to gateways."""
