@@ -18,10 +18,15 @@ from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.engines.base import Engine, conversation, raise_if_failed, report_metrics
 from penstock.errors import AuthoringError, CallError, ErrorCode
+from penstock.gateway.door import RunnerDoor
+from penstock.gateway.hub import Hub
+from penstock.gateway.routes import RunnerRoutes
+from penstock.gateway.settings import GatewaySettings
 from penstock.integrations.names import install
 from penstock.protocol.dispatch import Description
 from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, StreamEvent, WireModel, request_to_engine
+from penstock.protocol.runners import PATH
 from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.app import App
 from penstock.runtime.context import current_call
@@ -29,6 +34,7 @@ from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.project import ProjectSource, import_project, read_project
 from penstock.runtime.runtime import Runtime, describe
+from penstock.server.asgi import Extension, Route
 from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings
 
@@ -126,6 +132,27 @@ def build_app(
         source=source,
         observer=observer,
     )
+
+
+def build_gateway(
+    name: str,
+    settings: ServerSettings,
+    gateway: GatewaySettings | None = None,
+    *,
+    observer: Observer = NOBODY,
+) -> tuple[Hub, Extension]:
+    """Return a gateway's dispatcher, and what its server answers besides calls.
+
+    Args:
+        name: Shown to callers.
+        settings: Where the bounds on calls are taken from.
+        gateway: How runners are treated.
+        observer: Is told what happens to every call.
+    """
+    limits = CallLimits(drain_s=settings.drain_s)
+    hub = Hub(Manifest(name=name), settings=gateway, limits=limits, observer=observer)
+    routes = tuple(Route(path, handlers) for path, handlers in RunnerRoutes(hub).table().items())
+    return hub, Extension(routes, {PATH: RunnerDoor(hub, settings.max_body)})
 
 
 def load_project(owner: AbortCallbacks, project: str = "", engine: str = "", compat: str = "") -> Runtime:

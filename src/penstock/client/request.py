@@ -53,6 +53,8 @@ def fields_of(start: Start) -> dict[str, Any]:
         fields["on_disconnect"] = "continue" if grace_s is None else {"grace_s": grace_s}
     if start.timeout_s is not None:
         fields["timeout"] = start.timeout_s
+    if start.route is not None:
+        fields["route"] = start.route
     return fields
 
 

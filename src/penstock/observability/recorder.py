@@ -133,10 +133,10 @@ class Recorder(Observer):
     # -- see ``Observer`` ----------------------------------------------------------------------------
 
     def serves(self, commands: Mapping[str, Admission], workflows: Collection[str]) -> None:
-        """Begin to count for these."""
+        """Begin to count for these; what was counted stays."""
         self.admissions = commands
-        self.commands = {name: Tally() for name in commands}
-        self.workflows = {name: Tally() for name in workflows}
+        self.commands = {name: self.commands.get(name) or Tally() for name in commands}
+        self.workflows = {name: self.workflows.get(name) or Tally() for name in workflows}
 
     def refused(self, error: CallError) -> None:
         """Count a refusal."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ from penstock.protocol.values import encode_value
 MAX_TASK_ID = 128  # characters
 TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
+MAX_ROUTE_LABELS = 32
+RouteText = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 class WireForm(str, Enum):
@@ -72,13 +74,25 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+class Route(msgspec.Struct, frozen=True):
+    """Which runner of a gateway a call is for; elsewhere it means nothing.
+
+    Attributes:
+        labels: It has all of these.
+        sticky: Calls with the same text go to the same one, while it has room.
+    """
+
+    labels: Annotated[dict[RouteText, RouteText], msgspec.Meta(max_length=MAX_ROUTE_LABELS)] = {}
+    sticky: RouteText | None = None
+
+
 class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request to run one command, or the workflow that ``workflow_id`` names, once.
 
     An empty ``command`` is the dispatcher's default one; without ``on_disconnect`` what runs decides;
     ``input`` is the JSON text of an object, so that
     every way in is validated alike; ``timeout_s`` is the whole call's budget in seconds; ``more_input`` says
-    that items for a command that takes a stream follow in messages of their own.
+    that items for a command that takes a stream follow in messages of their own; ``route`` is for gateways.
 
     Raises:
         CallError: ``invalid_argument`` for an ill-formed ``task_id`` or ``timeout_s``.
@@ -95,6 +109,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     on_disconnect: OnDisconnect | None = None
     timeout_s: float | None = None
     more_input: bool = False
+    route: Route | None = None
 
     def __post_init__(self) -> None:
         if self.task_id is not None and not TASK_ID.match(self.task_id):

@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.depth import check_depth
-from penstock.protocol.messages import MAX_TASK_ID, OnDisconnect, Start, WireForm
+from penstock.protocol.messages import MAX_TASK_ID, OnDisconnect, Route, Start, WireForm
 
 TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
 Name = Annotated[str, msgspec.Meta(max_length=256)]  # of a command or workflow: an unknown one is compared
@@ -27,6 +27,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
     notes: bool | None = None
     on_disconnect: Any = None
     timeout: float | None = None
+    route: Route | None = None
 
     def start(
         self,
@@ -64,6 +65,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
             on_disconnect=None if self.on_disconnect is None else OnDisconnect.parse(self.on_disconnect),
             timeout_s=timeout_s if self.timeout is None else self.timeout,
             more_input=more_input,
+            route=self.route,
         )
 
 

@@ -41,6 +41,10 @@ class RemoteCall:
         self._over = asyncio.get_running_loop().create_future()
         self._lost: CallError | None = None
         self.end: End | None = None
+        self.begun = False
+        """Whether an item of it has come."""
+        self.untaken = 0
+        """Bytes that have come and were not taken yet."""
         try:
             carrier.send(opening)
         except LocalProtocolError as error:
@@ -60,6 +64,7 @@ class RemoteCall:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         ready, self._ready = self._ready, []
+        self.untaken = 0
         self._settle(ready)
         return ready
 
@@ -100,8 +105,11 @@ class RemoteCall:
     def heard(self, message: Items | Progress | End) -> None:
         """Take a message about this call."""
         if isinstance(message, Items):
+            self.begun = True
+            self.untaken += sum(map(len, message.items))
             self._ready += message.items
         elif isinstance(message, Progress):
+            self.untaken += len(message.about)
             self._ready.append(message)
         else:
             self.end = message

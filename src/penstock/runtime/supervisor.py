@@ -26,19 +26,27 @@ class Backoff:
         first_s: Before the first.
         most_s: The bound.
         chance: A number from 0 to 1.
+        fixed: The part of each wait that is not left to chance.
     """
 
-    def __init__(self, first_s: float, most_s: float, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        first_s: float,
+        most_s: float,
+        chance: Callable[[], float] = random.random,
+        fixed: float = 0.5,
+    ) -> None:
+        self._fixed = fixed
         self._first_s = first_s
         self._most_s = most_s
         self._chance = chance
         self._failures = 0
 
     def next_s(self) -> float:
-        """Return the next wait: half of it fixed, half by chance, so that many do not come at once."""
+        """Return the next wait: part of it fixed, the rest by chance, so that many do not come at once."""
         whole_s = self._whole_s()
         self._failures += 1
-        return whole_s / 2 + whole_s / 2 * self._chance()
+        return whole_s * (self._fixed + (1 - self._fixed) * self._chance())
 
     @property
     def now_s(self) -> int:

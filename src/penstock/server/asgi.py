@@ -19,7 +19,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller, Dispatcher
 from penstock.protocol.messages import Start, WireForm
-from penstock.server.door import PREFLIGHT, Door, chosen_subprotocol
+from penstock.server.door import PREFLIGHT, Door, Guest, chosen_subprotocol
 from penstock.server.exchange import (
     ClientGone,
     Exchange,
@@ -53,6 +53,18 @@ class Route(NamedTuple):
     handlers: Mapping[str, Handler]
 
 
+class Extension(NamedTuple):
+    """What somebody else answers on this server.
+
+    Attributes:
+        routes: Behind the same door as all; they look themselves at what their caller may do.
+        hosts: WebSockets, by path, for hosts that offer commands.
+    """
+
+    routes: tuple[Route, ...] = ()
+    hosts: Mapping[str, Callable[[Receive, Send, Guest], Awaitable[None]]] = {}
+
+
 class Application:
     """Serves a dispatcher over HTTP.
 
@@ -62,6 +74,7 @@ class Application:
         clock: Tells the time.
         exposition: What `/metrics` shows; without it there is no such route.
         door: Lets requests in; without it everybody is, as it is right behind somebody else's door.
+        extension: More that is answered.
     """
 
     def __init__(
@@ -71,8 +84,10 @@ class Application:
         clock: Clock | None = None,
         exposition: Exposition | None = None,
         door: Door | None = None,
+        extension: Extension | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._extension = extension or Extension()
         self._door = door or Door(None)
         self._exposition = exposition
         self._settings = settings or ServerSettings()
@@ -81,7 +96,8 @@ class Application:
         self._keepalive = KeepAlive(self._clock, self._settings.silent_s)
         self._pump = Pump(self._keepalive)
         self._sockets: set[Socket] = set()
-        self.routes = self._routes()
+        self._own_routes = self._routes()
+        self.routes = (*self._own_routes, *self._extension.routes)
         self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
         self._patterns = [
             (re.compile(re.escape(route.path).replace(r"\{id\}", "([^/]+)") + r"\Z"), route.handlers)
@@ -121,13 +137,21 @@ class Application:
     async def _websocket(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         correlation = correlation_id(header_of(scope, b"x-request-id"), self._settings.max_request_id)
         asked = Caller(correlation_id=correlation, trace_parent=header_of(scope, b"traceparent"))
+        host = self._extension.hosts.get(scope["path"])
+        guest: Guest | None = None
         try:
-            caller = self._door.enter_socket(scope, asked)
-            if scope["path"] not in SOCKETS:
-                raise CallError("there is no WebSocket at this path", ErrorCode.PERMISSION_DENIED)
+            if host is not None:
+                guest = self._door.enter_host(scope)
+            else:
+                caller = self._door.enter_socket(scope, asked)
+                if scope["path"] not in SOCKETS:
+                    raise CallError("there is no WebSocket at this path", ErrorCode.PERMISSION_DENIED)
         except CallError as error:
             await receive()
             await refuse_socket(error, scope, send)
+            return
+        if host is not None and guest is not None:
+            await host(receive, send, guest)
             return
         socket = Socket(
             self._dispatcher,
@@ -207,7 +231,7 @@ class Application:
         await self._run(exchange, read_workflow_start(exchange, await exchange.json_body()))
 
     async def _openapi(self, exchange: Exchange) -> None:
-        routes = [(method, route.path) for route in self.routes for method in route.handlers]
+        routes = [(method, route.path) for route in self._own_routes for method in route.handlers]
         described = await self._dispatcher.describe()
         shown = document(described, routes, needs_key=self._door.keys is not None)
         await exchange.reply(200, msgspec.json.encode(shown))

@@ -6,7 +6,9 @@ at the path is found out only by those who come through.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from penstock.errors import CallError, ErrorCode
@@ -29,6 +31,19 @@ SUBPROTOCOL_KEY = "bearer."
 other is the one that is chosen, as a browser wants one of its own to be."""
 
 _SINGLE = frozenset((b"authorization", b"x-api-key", b"origin", b"host"))
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A host that may offer commands.
+
+    Attributes:
+        commands: Those; None is any.
+        still_welcome: Whether it would be let in now.
+    """
+
+    commands: frozenset[str] | None
+    still_welcome: Callable[[], bool]
 
 
 class Door:
@@ -69,19 +84,42 @@ class Door:
         Raises:
             CallError: As for ``enter``.
         """
+        token = self._socket_token(scope)
+        if self.keys is None:
+            return _everybody(asked)
+        return _known(self.keys, token, scope["path"], asked)
+
+    def enter_host(self, scope: MutableMapping[str, Any]) -> Guest:
+        """Return the host that opens a WebSocket to offer commands.
+
+        Raises:
+            CallError: As for ``enter``.
+        """
+        token, keys = self._socket_token(scope), self.keys
+        if keys is None:
+            return Guest(None, lambda: True)
+        key = None if token is None else keys.find(token)
+        if key is None:
+            raise _unknown(token)
+        if Scope.RUNNER not in key.scopes:
+            raise CallError("this key is not of the scope runner", ErrorCode.PERMISSION_DENIED)
+        return Guest(key.commands, partial(keys.knows, key.id))
+
+    def _socket_token(self, scope: MutableMapping[str, Any]) -> str | None:
+        """Check where a WebSocket comes from; return the key that came with it."""
         headers = dict(reversed(scope["headers"]))
         if len(headers) != len(scope["headers"]):
             _refuse_repeated(scope["headers"])
         if self.sites is not None:
             self.sites.check(headers)
         if self.keys is None:
-            return _everybody(asked)
+            return None
         offered = [
             name.removeprefix(SUBPROTOCOL_KEY)
             for name in scope.get("subprotocols") or ()
             if name.startswith(SUBPROTOCOL_KEY)
         ]
-        return _known(self.keys, _one_of((_key_in(headers), *offered)), scope["path"], asked)
+        return _one_of((_key_in(headers), *offered))
 
     def still(self, caller: Caller) -> bool:
         """Whether somebody who was let in to call still would be, as who they were."""

@@ -19,7 +19,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
 from penstock.server.accepting import Server
-from penstock.server.asgi import Application
+from penstock.server.asgi import Application, Extension
 from penstock.server.auth import Keys
 from penstock.server.batching import BatchingWebSocket
 from penstock.server.collector import rare_collections
@@ -51,6 +51,7 @@ class Host:
         settings: Where to listen.
         ready: Called once calls are accepted.
         exposition: What `/metrics` shows; without it there is no such route.
+        extension: More that is answered.
 
     Raises:
         PenstockError: The keys cannot be read.
@@ -62,6 +63,7 @@ class Host:
         settings: ServerSettings,
         ready: Callable[[str], None] = lambda _: None,
         exposition: Exposition | None = None,
+        extension: Extension | None = None,
     ) -> None:
         self._hosted = hosted
         self._settings = settings
@@ -69,7 +71,9 @@ class Host:
         self._keys = None if settings.auth_keys is None else Keys(settings.auth_keys)
         self._sites = Sites(words(settings.allow_host), words(settings.allow_origin))
         door = Door(self._sites, self._keys)
-        self._application = Application(hosted, settings, exposition=exposition, door=door)
+        self._application = Application(
+            hosted, settings, exposition=exposition, door=door, extension=extension
+        )
         self._tasks = TaskOwner()
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None

@@ -18,7 +18,7 @@ from penstock.protocol.dispatch import (
     TaskRecord,
     WorkflowDescription,
 )
-from penstock.protocol.messages import MAX_TIMEOUT_S, TASK_ID, CancelReason, CancelTimes
+from penstock.protocol.messages import MAX_ROUTE_LABELS, MAX_TIMEOUT_S, TASK_ID, CancelReason, CancelTimes
 
 Schema = Mapping[str, Any]
 
@@ -62,6 +62,13 @@ def or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+_ROUTE_TEXT: Schema = {"type": "string", "maxLength": 256}
+_LABELS: Schema = {
+    "type": "object",
+    "maxProperties": MAX_ROUTE_LABELS,
+    "propertyNames": _ROUTE_TEXT,
+    "additionalProperties": _ROUTE_TEXT,
+}
 BODY: Schema = {
     "type": "object",
     "description": "What every request to run something may say; keys it does not name are ignored.",
@@ -88,6 +95,10 @@ BODY: Schema = {
             ],
         },
         "timeout": {**or_null(SECONDS), "description": "The call's whole time in seconds."},
+        "route": {
+            **or_null({"type": "object", "properties": {"labels": _LABELS, "sticky": or_null(_ROUTE_TEXT)}}),
+            "description": "Which runner of a gateway it is for; elsewhere it means nothing.",
+        },
     },
 }
 

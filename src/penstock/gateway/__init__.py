@@ -1,0 +1,1 @@
+"""Many hosts: a dispatcher over runners that have dialled in."""

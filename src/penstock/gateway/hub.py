@@ -1,0 +1,262 @@
+"""``Hub``: the dispatcher of a gateway.  Its calls run on runners that have dialled in."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from penstock.calls.clock import Clock
+from penstock.calls.limits import CallLimits
+from penstock.calls.live import Live
+from penstock.calls.observer import NOBODY, Observer
+from penstock.calls.tasks import TaskOwner
+from penstock.errors import CallError, ErrorCode
+from penstock.gateway.registry import Registry, RunnerAdmission
+from penstock.gateway.routed import RelayedInput, RoutedCall
+from penstock.gateway.runner_link import CLOSE_REMOVED, RunnerLink
+from penstock.gateway.settings import GatewaySettings
+from penstock.protocol.dispatch import Description
+from penstock.protocol.messages import CancelReason
+from penstock.protocol.runners import Offer, RunnerHello
+from penstock.protocol.session import Open
+from penstock.runtime.command import BoundCommand
+from penstock.runtime.forwarding import Forwarding
+from penstock.runtime.hosting import Hosting
+from penstock.runtime.manifest import Manifest
+from penstock.runtime.offers import bind_offer, describe_offer
+from penstock.runtime.opening import Opener, Served
+from penstock.runtime.state import ProjectState
+
+CLOSE_S = 5.0  # how long the closing of the runners' connections may take
+
+_log = logging.getLogger("penstock.gateway")
+
+
+class Hub(Hosting):
+    """Serves the commands of the runners that are there.
+
+    Args:
+        manifest: Name and version to show.
+        settings: How runners are treated.
+        limits: Bounds on calls.
+        clock: Tells the time.
+        observer: Is told what happens to every call.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest | None = None,
+        *,
+        settings: GatewaySettings | None = None,
+        limits: CallLimits | None = None,
+        clock: Clock | None = None,
+        observer: Observer = NOBODY,
+    ) -> None:
+        super().__init__(manifest or Manifest(name="gateway"), limits, clock, observer)
+        self.settings = settings or GatewaySettings()
+        self.runners = Registry(self.settings.max_runners)
+        self.links = TaskOwner()
+        """Owns what writes to runners, and closes their connections."""
+        self._forwarding = Forwarding(self.settings.window, self.limits.cancel_grace_s)
+        self._offers: dict[str, Offer] = {}
+        self._commands: dict[str, BoundCommand] = {}
+        self._admissions: dict[str, RunnerAdmission] = {}
+        served = Served(
+            self._manifest,
+            self._commands,
+            {},
+            self._admissions,
+            self,
+            ProjectState({}, self._tasks.start),
+            None,
+        )
+        self._opener = Opener(self._host(), served)
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Hub:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Take calls."""
+        self._enter("healthy", "ready")
+
+    async def aclose(self) -> None:
+        """Cancel what is in flight, and close the runners' connections; they dial again."""
+        self._enter("draining", "closing")
+        await self._stop_calls()
+        for runner in self.runners:
+            runner.leave()
+        await self.links.settle(CLOSE_S)
+        await self.links.aclose()
+        self._store.close()
+        self._threads.close()
+
+    # -- Dispatcher ----------------------------------------------------------------------------------
+
+    async def describe(self) -> Description:
+        """See ``Dispatcher.describe``: what the runners that are there offer."""
+        offers = self.runners.offers()
+        return Description(
+            name=self._manifest.name,
+            version=self._manifest.version,
+            default_command=self._manifest.default_command,
+            commands={name: describe_offer(offer) for name, offer in offers.items()},
+        )
+
+    def _waits_for(self) -> str:
+        return "" if any(runner.connected for runner in self.runners) else "a runner"
+
+    def _checks(self) -> Mapping[str, str]:
+        return {**{runner.name: runner.status for runner in self.runners}, **super()._checks()}
+
+    # -- runners -------------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        hello: RunnerHello,
+        commands: frozenset[str] | None = None,
+        still_welcome: Callable[[], bool] = lambda: True,
+    ) -> RunnerLink:
+        """Return the runner that dials in: the one it was, or a new one.
+
+        Args:
+            commands: What it may offer; None is anything.
+            still_welcome: Asked at every heartbeat.
+
+        Raises:
+            CallError: ``conflict``, ``permission_denied``, ``resource_exhausted`` or ``unavailable``.
+        """
+        if self._status != "healthy":
+            raise CallError(f"the gateway is {self._status}", ErrorCode.UNAVAILABLE, retry_after_s=1)
+        self._check_offers(hello, commands)
+        known = self.runners.of_session(hello.session)
+        if known is not None and known.name == hello.name:
+            return known
+        self.runners.make_room(hello.name)
+        session = secrets.token_hex(16)
+        runner = RunnerLink(hello, session, self.settings, self._clock, self.links, self, still_welcome)
+        self.runners.add(runner)
+        for offer in hello.offers:
+            self._offer(offer)
+        _log.info("runner %s came (%s); it offers %s", runner.name, runner.software, ", ".join(runner.offers))
+        return runner
+
+    def remove(self, name: str) -> None:
+        """Send a runner away for good; its calls fail, or run elsewhere.
+
+        Raises:
+            CallError: ``not_found``.
+        """
+        self.runners.find(name).lose("it was removed", CLOSE_REMOVED)
+
+    def set_draining(self, name: str, draining: bool) -> None:
+        """Give a runner no more calls, or calls again; those it has go on.
+
+        Raises:
+            CallError: ``not_found``.
+        """
+        runner = self.runners.find(name)
+        runner.draining = draining
+        self.changed(runner)
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give a runner a share of the calls, 1 being the usual one and 0 none.
+
+        Raises:
+            CallError: ``not_found``; ``invalid_argument``.
+        """
+        if not 0 <= weight <= 1000:
+            raise CallError("weight is between 0 and 1000", ErrorCode.INVALID_ARGUMENT)
+        runner = self.runners.find(name)
+        runner.weight = weight
+        self.changed(runner)
+
+    def changed(self, runner: RunnerLink) -> None:
+        """See ``Watcher.changed``."""
+        if not runner.connected and any(self.runners.elsewhere(name, runner) for name in runner.offers):
+            runner.strand()
+        self._resize(runner)
+        for other in self.runners:  # calls of those that are away may go to this one
+            if runner.takes and not other.connected and not runner.offers.keys().isdisjoint(other.offers):
+                other.strand()
+        self.runners.serve()
+
+    def gone(self, runner: RunnerLink) -> None:
+        """See ``Watcher.gone``."""
+        self.runners.discard(runner)
+        self._resize(runner)
+        self.runners.serve()
+        for name in runner.offers:
+            if self.runners.absent(name) is not None:
+                self._give_up_queue(name)
+
+    def _check_offers(self, hello: RunnerHello, allowed: frozenset[str] | None) -> None:
+        names = {offer.name for offer in hello.offers}
+        if allowed is not None and (more := sorted(names - allowed)):
+            text = f"the key of this runner does not let it offer {', '.join(more)[:200]}"
+            raise CallError(text, ErrorCode.PERMISSION_DENIED)
+        if len(names | self._commands.keys()) > self.settings.max_commands:
+            text = f"the gateway knows {len(self._commands)} commands, and takes no more"
+            raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=60)
+
+    def _offer(self, offer: Offer) -> None:
+        if self._offers.get(offer.name) == offer:
+            return
+        known = offer.name in self._commands
+        if not known or len(self.runners.running(offer.name)) == 1:  # else the first that offers it counts
+            self._offers[offer.name] = offer
+            self._commands[offer.name] = bind_offer(offer)
+        if not known:
+            self._admissions[offer.name] = RunnerAdmission(
+                offer.name, self._clock.monotonic, self.runners.absent
+            )
+            self._observer.serves(self._admissions, {})
+
+    def _resize(self, runner: RunnerLink) -> None:
+        for name in runner.offers:
+            queues = [other.offers[name].queue for other in self.runners.running(name)]
+            self._admissions[name].resize(self.runners.permits(name), max(queues, default=0))
+
+    def _give_up_queue(self, command: str) -> None:
+        """End the calls that wait for a permit: nobody is expected who would take them."""
+        for live in tuple(self._working):
+            if live.start.command == command and live.started_at is None:
+                live.cancel(CancelReason.RUNNER_LOST)
+
+    # -- Elsewhere -----------------------------------------------------------------------------------
+
+    def has(self, request_id: str) -> bool:
+        """See ``Elsewhere.has``: abort callbacks are the runners' affair."""
+        return True
+
+    def meets_state(self, bound: BoundCommand) -> bool:
+        """See ``Elsewhere.meets_state``: state is the runners' affair."""
+        return False
+
+    def route(self, bound: BoundCommand, live: Live, text: bytes) -> BoundCommand:
+        """See ``Elsewhere.route``."""
+        inputs = None
+        offer = self._offers[bound.command.name]
+        if offer.takes_stream:
+            live.inputs = inputs = RelayedInput()
+            if not live.start.more_input:
+                inputs.end()
+        destination = partial(self._open_on_runner, inputs, offer.idempotent and inputs is None)
+        return self._forwarding.bind(bound, live, text, destination)
+
+    async def everywhere(self, live: Live, text: bytes, run: Callable[[], Awaitable[object]]) -> object:
+        """See ``Elsewhere.everywhere``: no state is made here."""
+        return await run()
+
+    async def _open_on_runner(
+        self, inputs: RelayedInput | None, movable: bool, live: Live, opening: Callable[[], Open]
+    ) -> RoutedCall:
+        slot = await self.runners.slot(live)
+        return RoutedCall(slot, opening, partial(self.runners.slot, live) if movable else None, inputs)

@@ -1,0 +1,219 @@
+"""The runners that are there: which of them run what, and who waits for a place on one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from penstock.calls.admission import Admission, Place
+from penstock.calls.live import Live
+from penstock.errors import CallError, ErrorCode
+from penstock.gateway.choosing import choose, matches
+from penstock.gateway.runner_link import CLOSE_AWAY, RunnerLink
+from penstock.protocol.messages import Route
+from penstock.protocol.runners import Offer
+
+_log = logging.getLogger("penstock.gateway")
+
+
+@dataclass
+class Slot:
+    """A place on a runner, for one call."""
+
+    runner: RunnerLink
+    command: str
+    freed: Callable[[], None]
+    held: bool = field(default=True, init=False)
+
+    def release(self) -> None:
+        """Give it back; further calls do nothing."""
+        if self.held:
+            self.held = False
+            self.runner.used[self.command] -= 1
+            self.runner.load -= 1
+            self.freed()
+
+
+class RunnerAdmission(Admission):
+    """Permits of one command: as many as the runners that are there run at once.
+
+    Args:
+        command: Its name.
+        monotonic: Seconds.
+        absent: What a call is refused with while no runner is expected to take it; None if one is.
+    """
+
+    def __init__(
+        self, command: str, monotonic: Callable[[], float], absent: Callable[[str], CallError | None]
+    ) -> None:
+        super().__init__(1, 0, command, monotonic)
+        self._command = command
+        self._absent = absent
+        self.resize(0, 0)
+
+    def enter(self) -> Place:
+        """See ``Admission.enter``.
+
+        Raises:
+            CallError: ``unavailable``, there is no runner; ``resource_exhausted``.
+        """
+        refusal = self._absent(self._command)
+        if refusal is not None:
+            raise refusal
+        return super().enter()
+
+
+@dataclass(eq=False)
+class _Waiter:
+    command: str
+    route: Route | None
+    not_on: RunnerLink | None
+    slot: asyncio.Future[Slot]
+
+
+class Registry:
+    """Knows the runners.
+
+    Args:
+        max_runners: At once.
+    """
+
+    def __init__(self, max_runners: int) -> None:
+        self._max_runners = max_runners
+        self._by_name: dict[str, RunnerLink] = {}
+        self._by_session: dict[str, RunnerLink] = {}
+        self._by_command: dict[str, dict[str, RunnerLink]] = {}
+        self._waiters: dict[_Waiter, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[RunnerLink]:
+        return iter(tuple(self._by_name.values()))
+
+    # -- runners -------------------------------------------------------------------------------------
+
+    def make_room(self, name: str) -> None:
+        """See that a runner of this name may come; one that is away gives way to it.
+
+        Raises:
+            CallError: ``conflict``, it is there; ``resource_exhausted``, too many are.
+        """
+        former = self._by_name.get(name)
+        if former is not None and former.connected:
+            text = f"a runner {name!r} is connected already; give this one another name"
+            raise CallError(text, ErrorCode.CONFLICT)
+        if former is not None:
+            former.lose("another one of its name came", CLOSE_AWAY)
+        if len(self._by_name) >= self._max_runners:
+            text = f"{len(self._by_name)} runners are connected, as many as this gateway takes"
+            raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=30)
+
+    def add(self, runner: RunnerLink) -> None:
+        """Take a runner in."""
+        runner.turn = min((other.turn for other in self._by_name.values()), default=0.0)
+        self._by_name[runner.name] = self._by_session[runner.session] = runner
+        for command in runner.offers:
+            self._by_command.setdefault(command, {})[runner.name] = runner
+
+    def discard(self, runner: RunnerLink) -> None:
+        """Forget a runner that is gone."""
+        del self._by_name[runner.name], self._by_session[runner.session]
+        for command in runner.offers:
+            del self._by_command[command][runner.name]
+            if not self._by_command[command]:
+                del self._by_command[command]
+
+    def find(self, name: str) -> RunnerLink:
+        """Return a runner by its name.
+
+        Raises:
+            CallError: ``not_found``.
+        """
+        runner = self._by_name.get(name)
+        if runner is None:
+            raise CallError(f"no runner {name[:100]!r} is known here", ErrorCode.NOT_FOUND)
+        return runner
+
+    def of_session(self, session: str) -> RunnerLink | None:
+        """Return the runner whose session this is."""
+        return self._by_session.get(session)
+
+    def offers(self) -> dict[str, Offer]:
+        """Return what is offered, by command; of several runners the first counts."""
+        return {name: next(iter(there.values())).offers[name] for name, there in self._by_command.items()}
+
+    def running(self, command: str) -> list[RunnerLink]:
+        """Return the runners that offer a command, there or not."""
+        return list(self._by_command.get(command, {}).values())
+
+    # -- places --------------------------------------------------------------------------------------
+
+    def permits(self, command: str) -> int:
+        """Return how many calls of a command may run at once."""
+        return sum(runner.concurrency(command) for runner in self.running(command) if runner.takes)
+
+    def absent(self, command: str) -> CallError | None:
+        """Return what a call is refused with while nobody is expected to take it."""
+        if any(runner.expected for runner in self.running(command)):
+            return None
+        text = f"no runner for {command} is connected; try again"
+        return CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=5)
+
+    def elsewhere(self, command: str, runner: RunnerLink) -> bool:
+        """Whether a runner other than this one takes calls of a command."""
+        return any(other.takes for other in self.running(command) if other is not runner)
+
+    async def slot(self, live: Live, not_on: RunnerLink | None = None) -> Slot:
+        """Return a place for a call, once there is one.
+
+        Args:
+            not_on: Where it must not be.
+
+        Raises:
+            CallError: ``unavailable``; no runner that may take it is expected.
+        """
+        command, route = live.start.command, live.start.route
+        if not self._waiters and (slot := self._take(command, route, not_on)) is not None:
+            return slot
+        waiter = _Waiter(command, route, not_on, asyncio.get_running_loop().create_future())
+        self._waiters[waiter] = None
+        self.serve()
+        try:
+            return await waiter.slot
+        except asyncio.CancelledError:
+            if waiter.slot.done() and not waiter.slot.cancelled() and waiter.slot.exception() is None:
+                waiter.slot.result().release()
+            raise
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def serve(self) -> None:
+        """Give places to those who wait, in the order in which they came; and tell those for whom nobody is
+        expected any more."""
+        for waiter in tuple(self._waiters):
+            if waiter.slot.done():
+                continue
+            slot = self._take(waiter.command, waiter.route, waiter.not_on)
+            if slot is not None:
+                waiter.slot.set_result(slot)
+            elif (error := self._hopeless(waiter)) is not None:
+                waiter.slot.set_exception(error)
+
+    def _take(self, command: str, route: Route | None, not_on: RunnerLink | None) -> Slot | None:
+        runner = choose(self.running(command), command, route, not_on)
+        if runner is None:
+            return None
+        runner.used[command] += 1
+        runner.load += 1
+        return Slot(runner, command, self.serve)
+
+    def _hopeless(self, waiter: _Waiter) -> CallError | None:
+        expected = [runner for runner in self.running(waiter.command) if runner.expected]
+        if any(matches(runner, waiter.route) for runner in expected if runner is not waiter.not_on):
+            return None
+        what = "with the labels it asks for " if expected and waiter.not_on is None else ""
+        text = f"no runner {what}takes {waiter.command}; try again"
+        return CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=5)

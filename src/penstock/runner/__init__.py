@@ -1,0 +1,1 @@
+"""A host that dials out: offers an app's commands to gateways."""
