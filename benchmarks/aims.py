@@ -112,6 +112,12 @@ def _unary(connections: int) -> Aim:
     return Aim(f"`add`, {connections} {plural}, of bare", ratio(ours, floor), 0.5, "×")
 
 
+def _adapter(engine: str) -> Aim:
+    what = f"engine `{engine}`, a token, above the HTTP client"
+    figure = field(("adapters", engine, 1), "above_us")
+    return Aim(what, figure, 10, "µs", at_most=True, is_rate=False)
+
+
 AIMS = (
     Aim("NDJSON, 32 connections", rate(NDJSON), 500_000, "tokens/s"),
     Aim("NDJSON, 1,000 connections, of 32", ratio((*NDJSON[:2], 1000), NDJSON), 0.8, "×"),
@@ -147,6 +153,7 @@ AIMS = (
     _paced(2000),
     Aim("disconnect of a silent model, p99", felt("silent"), 5, "ms", at_most=True, is_rate=False),
     Aim("disconnect of a flooding model, p99", felt("flood"), 5, "ms", at_most=True, is_rate=False),
+    *map(_adapter, ("openai", "anthropic", "sglang")),
     Aim(
         "memory per idle WebSocket",
         field(("ws-idle", "penstock", 2000), "idle_kb_per_socket"),

@@ -201,6 +201,8 @@ def one_line(sample: dict[str, Any]) -> str:
         "requests_per_s",
         "idle_kb_per_socket",
         "used_kb_per_socket",
+        "above_us",
+        "call_us",
     )
     times = ("first_item_ms", "gap_ms", "load_lag_ms", "start_ms")
     parts = [f"{name} {sample[name]:,}" for name in shown if sample.get(name)]

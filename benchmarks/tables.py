@@ -18,7 +18,7 @@ def tables(workload: Workload, samples: list[Sample]) -> Iterable[str]:
         return _by_connections(workload, samples, _felt)
     if "start_ms" in first:
         return ("", *_starts(workload, samples))
-    kinds = {"idle_kb_per_socket": _memory, "gap_ms": _gaps, "tokens_per_s": _rates}
+    kinds = {"above_us": _above, "idle_kb_per_socket": _memory, "gap_ms": _gaps, "tokens_per_s": _rates}
     return _by_connections(workload, samples, next(make for name, make in kinds.items() if name in first))
 
 
@@ -97,6 +97,19 @@ def _memory(workload: Workload, title: str, samples: list[Sample]) -> Iterable[s
         yield _line(
             f"`{contender.name}`",
             *(f"{median(of):.1f} ({min(of):.1f} to {max(of):.1f})" for of in states),
+        )
+
+
+def _above(workload: Workload, title: str, samples: list[Sample]) -> Iterable[str]:
+    yield _line(title, "the client, µs a token", "the engine", "above: median (min to max)", "and a call, µs")
+    yield "|---|---|---|---|---|"
+    for contender, own in _own(workload, samples):
+        above = [sample["above_us"] for sample in own]
+        yield _line(
+            f"`{contender.name}`",
+            *(f"{median(sample[of] for sample in own):.1f}" for of in ("client_us", "adapter_us")),
+            f"{median(above):.1f} ({min(above):.1f} to {max(above):.1f})",
+            number(median(sample["call_us"] for sample in own)),
         )
 
 

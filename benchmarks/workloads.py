@@ -89,6 +89,25 @@ OVER_WEBSOCKET = (
     ITEMS,
 )
 
+TRIGGERS = {
+    "api": "a request to cancel",
+    "message": "a message on the WebSocket that asked",
+    "rst": "a reset of the connection",
+    "fin": "its close",
+    "deadline": "the deadline",
+}
+WORKERS = {
+    "async": "the `finally` of a coroutine",
+    "sync": "a generator in a thread that waits for its abort callback",
+    "sglang": "an SGLang server, which receives the abort",
+    "openai": "a server that speaks OpenAI's protocol, whose connection ends",
+}
+CANCELS = tuple(
+    Contender(f"{trigger}_{where}", "cancelling.py", f"{trigger}:{where}", f"from {cause} to {worker}")
+    for trigger, cause in TRIGGERS.items()
+    for where, worker in WORKERS.items()
+)
+
 OVER_HTTP = (
     Workload(
         name="stream-256tok",
@@ -256,6 +275,31 @@ OTHERS = (
         ),
         load="disconnect.py",
         unit="request ahead",
+    ),
+    Workload(
+        name="cancel",
+        what="from what cancels a call to who does its work",
+        items=0,
+        connections=(1,),
+        contenders=CANCELS,
+        load="cancel.py",
+        unit="call at a time",
+    ),
+    Workload(
+        name="adapters",
+        what="CPU time of engines behind HTTP, above reading the same bytes with the HTTP client alone",
+        items=256,
+        connections=(1,),
+        contenders=(
+            Contender("openai", "", "openai", "the engine `openai`, above httpx"),
+            Contender("anthropic", "", "anthropic", "the engine `anthropic`, above its vendor's httpx2"),
+            Contender(
+                "sglang", "", "sglang", "the engine `sglang`, above httpx; each event repeats all before it"
+            ),
+        ),
+        floor="",
+        load="adapters.py",
+        unit="answer at a time",
     ),
     Workload(
         name="startup",

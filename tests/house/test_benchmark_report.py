@@ -86,6 +86,8 @@ KINDS = {
     "paced": {"paced_tokens_per_s": 100, "gap_ms": TIMES, "load_lag_ms": TIMES, "load_cpu": 0.1},
     "ws-idle": {"idle_kb_per_socket": 20.0, "used_kb_per_socket": 21.0},
     "disconnect": {"felt_ms": [1.0, 2.0, 3.0]},
+    "cancel": {"felt_ms": [1.0, 2.0, 3.0]},
+    "adapters": {"client_us": 5.0, "adapter_us": 10.0, "above_us": 5.0, "call_us": 700},
     "startup": {
         "starts": 10,
         "start_ms": TIMES,
