@@ -107,6 +107,8 @@ def test_a_key_is_long_and_says_what_it_is() -> None:
         (f"anna {DIGEST} expires=2027-01-31", "no scope"),
         (f"anna {DIGEST} scopes=boss", "admin,caller,metrics,runner"),
         (f"anna {DIGEST} scopes=caller expires=soon", "no time"),
+        (f"anna {DIGEST} scopes=caller expires=0001-01-01T00:00:00+23:00", "no time"),
+        (f"anna {DIGEST} scopes=caller expires=9999-12-31T23:59:59-23:00", "no time"),
         (f"anna {DIGEST} scopes=caller commands=predict", "scope runner"),
         (f"anna {DIGEST} scopes=caller scopes=admin", "stands twice"),
         (f"anna {DIGEST} scopes=caller colour=blue", "none of scopes="),

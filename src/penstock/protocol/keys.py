@@ -31,6 +31,7 @@ ID_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _HASH = "sha256:"
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998  # whatever the offset, it can be said as Unix seconds and in UTC
 
 
 class Scope(str, Enum):
@@ -178,6 +179,8 @@ def parse_moment(text: str) -> float:
     """
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise ValueError(moment.year)
     except ValueError as error:
         raise ValueError(f"{text[:40]!r} is no time; write 2027-01-31 or 2027-01-31T12:00:00Z") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
