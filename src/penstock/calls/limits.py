@@ -22,7 +22,7 @@ class CallLimits:
     kept_in_all: int = 256 * MIB
     kept_for_s: float = 300.0
     known_calls: int = 10_000  # ended calls still known by id, with or without their frames
-    cancel_grace_s: float = 5.0  # then the call is answered, and reported as stuck
+    cancel_grace_s: float = 5.0  # then a cancelled call that still runs is reported as stuck
     drain_s: float = 30.0
 
     def __post_init__(self) -> None:
