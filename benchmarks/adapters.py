@@ -43,6 +43,7 @@ class Kind(NamedTuple):
         fields: What the client alone sends, without the number of tokens.
         library: The client.
         asks_for: How the request names that number.
+        prompt: Of a request that is no chat.
     """
 
     spec: str
@@ -50,15 +51,23 @@ class Kind(NamedTuple):
     fields: dict[str, Any]
     library: str = "httpx"
     asks_for: str = "max_tokens"
+    prompt: str = ""
 
 
 CHAT = {"model": "played", "messages": [{"role": "user", "content": "go"}], "stream": True}
+
+
+def sglang(prompt: str) -> Kind:
+    """Return SGLang's native route, whose events are as the prompt says."""
+    fields = {"rid": "0" * 32, "text": prompt, "stream": True}
+    return Kind("sglang://127.0.0.1:{}", "/generate", fields, asks_for="max_new_tokens", prompt=prompt)
+
+
 KINDS = {
     "openai": Kind("openai://127.0.0.1:{}?model=played", "/v1/chat/completions", CHAT),
     "anthropic": Kind("anthropic://127.0.0.1:{}?model=played", "/v1/messages", CHAT, "httpx2"),
-    "sglang": Kind(
-        "sglang://127.0.0.1:{}", "/generate", {"rid": "0" * 32, "stream": True}, asks_for="max_new_tokens"
-    ),
+    "sglang": sglang("all of it"),
+    "sglang_new": sglang("only what is new"),
 }
 
 
@@ -89,9 +98,11 @@ def by_client(kind: Kind, http: Any, port: int) -> Read:
     return read
 
 
-def by_adapter(engine: Engine, native: bool) -> Read:
-    """Return what reads an answer's events."""
-    asked = {"prompt": "go"} if native else {"messages": ({"role": "user", "content": "go"},)}
+def by_adapter(engine: Engine, prompt: str) -> Read:
+    """Return what reads an answer's events, to a prompt or in a chat."""
+    asked: dict[str, Any] = (
+        {"prompt": prompt} if prompt else {"messages": ({"role": "user", "content": "go"},)}
+    )
 
     async def read(tokens: int) -> None:
         name = uuid.uuid4().hex
@@ -129,7 +140,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
             engines.open(kind.spec.format(port), **limits) as engine,
             import_module(kind.library).AsyncClient() as http,
         ):
-            reads = [by_client(kind, http, port), by_adapter(engine, args.command == "sglang")]
+            reads = [by_client(kind, http, port), by_adapter(engine, kind.prompt)]
             await costs(reads, (1, args.items), args.warm_up)
             gc.collect()
             gc.freeze()

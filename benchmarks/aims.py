@@ -153,7 +153,7 @@ AIMS = (
     _paced(2000),
     Aim("disconnect of a silent model, p99", felt("silent"), 5, "ms", at_most=True, is_rate=False),
     Aim("disconnect of a flooding model, p99", felt("flood"), 5, "ms", at_most=True, is_rate=False),
-    *map(_adapter, ("openai", "anthropic", "sglang")),
+    *map(_adapter, ("openai", "anthropic", "sglang", "sglang_new")),
     Aim(
         "memory per idle WebSocket",
         field(("ws-idle", "penstock", 2000), "idle_kb_per_socket"),

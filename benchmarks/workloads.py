@@ -296,6 +296,7 @@ OTHERS = (
             Contender(
                 "sglang", "", "sglang", "the engine `sglang`, above httpx; each event repeats all before it"
             ),
+            Contender("sglang_new", "", "sglang_new", "... and each event has only what is new"),
         ),
         floor="",
         load="adapters.py",

@@ -20,6 +20,7 @@ ASKED = re.compile(rb'"max(?:_new)?_tokens": ?(\d+)')
 NAMED = re.compile(rb'"rid": ?"([0-9a-f]{32})"')
 NAME = "0" * 32  # as long as every name
 TOKEN = "token "
+INCREMENTAL = b"only what is new"  # in a prompt; a real server is started so
 
 
 def openai(tokens: int) -> Iterator[str]:
@@ -57,13 +58,14 @@ def anthropic(tokens: int) -> Iterator[str]:
     yield event("message_stop")
 
 
-def sglang(tokens: int) -> Iterator[str]:
-    """Yield the events of an answer; each has all of it so far, as is the server's default."""
+def sglang(tokens: int, *, repeated: bool = True) -> Iterator[str]:
+    """Yield the events of an answer; each has all of it so far, as is the default there, or what is new."""
     for count in range(1, tokens + 1):
         reason = {"type": "stop", "matched": 2} if count == tokens else None
         meta = {"id": NAME, "finish_reason": reason, "prompt_tokens": 8, "completion_tokens": count}
         meta |= {"weight_version": "default", "cached_tokens": 0, "e2e_latency": None}
-        yield data({"text": TOKEN * count, "output_ids": list(range(1000, 1000 + count)), "meta_info": meta})
+        told = range(1000 if repeated else 999 + count, 1000 + count)
+        yield data({"text": TOKEN * len(told), "output_ids": list(told), "meta_info": meta})
     yield "data: [DONE]\n\n"
 
 
@@ -76,9 +78,10 @@ SAID = {b"/v1/chat/completions": openai, b"/v1/messages": anthropic, b"/generate
 
 
 @cache
-def answer(path: bytes, tokens: int) -> bytes:
+def answer(path: bytes, tokens: int, repeated: bool) -> bytes:
     """Return a whole answer."""
-    events = (event.encode() for event in SAID[path](tokens))
+    said = SAID[path](tokens) if repeated else sglang(tokens, repeated=False)
+    events = (event.encode() for event in said)
     return HEAD + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + b"0\r\n\r\n"
 
 
@@ -101,7 +104,7 @@ class Connection(asyncio.Protocol):
         path = head.split(b" ", 2)[1].partition(b"?")[0]
         asked, named = ASKED.search(body), NAMED.search(body)
         assert asked is not None
-        whole = answer(path, int(asked[1]))
+        whole = answer(path, int(asked[1]), INCREMENTAL not in body)
         self._transport.write(whole.replace(NAME.encode(), named[1]) if named else whole)
 
 
