@@ -1,0 +1,67 @@
+"""The KV cache as a managed resource: blocks, prefixes, hooks, events.
+
+Each name is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS: dict[str, str] = {
+    "AllBlocksCleared": "events",
+    "BlockPool": "pool",
+    "BlockRemoved": "events",
+    "BlockStored": "events",
+    "EventLog": "events",
+    "KVHookEvent": "hooks",
+    "KVHookPoint": "hooks",
+    "KVVeto": "hooks",
+    "NumberedEvent": "events",
+    "Policy": "policies",
+    "PoolHandle": "handles",
+    "PoolStats": "stats",
+    "PrefixIndex": "prefixes",
+    "TierStats": "stats",
+    "Ttl": "policies",
+    "chain_hashes": "chain",
+    "chain_root": "chain",
+    "follow": "feed",
+    "ndjson_lines": "feed",
+    "pack_tokens": "chain",
+    "read_ndjson_line": "feed",
+}
+
+__all__ = [
+    "AllBlocksCleared",
+    "BlockPool",
+    "BlockRemoved",
+    "BlockStored",
+    "EventLog",
+    "KVHookEvent",
+    "KVHookPoint",
+    "KVVeto",
+    "NumberedEvent",
+    "Policy",
+    "PoolHandle",
+    "PoolStats",
+    "PrefixIndex",
+    "TierStats",
+    "Ttl",
+    "chain_hashes",
+    "chain_root",
+    "follow",
+    "ndjson_lines",
+    "pack_tokens",
+    "read_ndjson_line",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

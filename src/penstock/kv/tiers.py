@@ -1,0 +1,203 @@
+"""The blocks of one device: which are blank, held, and reusable.  Knows no requests and no tokens.
+
+A block is *blank*, or *held* by one user or several, or *reusable*: cached, held by nobody, and found again
+by its hash until it is given up.  The cached blocks form trees: whoever holds a block holds those before it,
+and no block leaves the cache before those that follow it.
+
+Everything is kept in arrays, by block number: a pool of a million blocks has no million objects for them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import repeat
+
+from penstock.kv.policies import Policy
+from penstock.kv.queue import EvictionQueue
+
+NO_BLOCK = -1
+_AGE_BITS = 48
+
+
+class Tier:
+    """The blocks of one device; whoever calls has made sure that there are enough.
+
+    Args:
+        device: Free text such as ``cuda:0``.
+        num_blocks: How many there are.
+        policy: Which are given up first.
+    """
+
+    def __init__(self, device: str, num_blocks: int, policy: Policy) -> None:
+        self.device = device
+        self.num_blocks = num_blocks
+        self.policy = policy
+        self.blank = array("i", range(num_blocks - 1, -1, -1))  # taken from its end
+        self.refs = array("i", repeat(0, num_blocks))
+        self.children = array("i", repeat(0, num_blocks))
+        self.parents = array("i", repeat(NO_BLOCK, num_blocks))
+        self.ages = array("q", repeat(0, num_blocks))
+        self.ranks = array("q", repeat(0, num_blocks if policy.ranked else 0))
+        self.hashes: list[bytes | None] = [None] * num_blocks
+        self.index: dict[bytes, int] = {}
+        self.reusable = 0
+        self.queue = EvictionQueue(num_blocks, self.eviction_key)
+
+    @property
+    def available(self) -> int:
+        """How many blocks can be taken, once the reusable ones are given up."""
+        return len(self.blank) + self.reusable
+
+    def match(self, hashes: Sequence[bytes]) -> list[int]:
+        """Return the cached blocks of the longest prefix of a chain."""
+        blocks: list[int] = []
+        for block in map(self.index.get, hashes):
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def idle(self, blocks: Sequence[int]) -> int:
+        """Return how many of these blocks nobody holds."""
+        refs = self.refs
+        return sum([not refs[block] for block in blocks])
+
+    def hold(self, blocks: Sequence[int], priority: int, now_s: float) -> None:
+        """Hold cached blocks, the first of a chain, once more."""
+        refs, idle = self.refs, 0
+        for block in blocks:
+            if not refs[block]:
+                idle += 1
+            refs[block] += 1
+        self.reusable -= idle
+        self.use(blocks, priority, now_s)
+
+    def use(self, blocks: Sequence[int], priority: int, now_s: float) -> None:
+        """Note that cached blocks that are held are used."""
+        self.policy.use(self.ranks, blocks, priority, now_s)
+
+    def take(self, count: int) -> list[int]:
+        """Hold blank blocks."""
+        if not count:
+            return []
+        taken = self.blank[-count:].tolist()
+        del self.blank[-count:]
+        refs = self.refs
+        for block in taken:
+            refs[block] = 1
+        return taken
+
+    def store(
+        self,
+        blocks: Sequence[int],
+        hashes: Sequence[bytes],
+        parent: int,
+        age: int,
+        priority: int,
+        now_s: float,
+    ) -> None:
+        """Put held blocks into the cache, as those that follow ``parent``, a block or ``NO_BLOCK``."""
+        if not blocks:
+            return
+        if parent != NO_BLOCK:
+            self.children[parent] += 1
+        self.index.update(zip(hashes, blocks, strict=True))
+        known, parents, children, ages = self.hashes, self.parents, self.children, self.ages
+        for block, name in zip(blocks, hashes, strict=True):
+            known[block] = name
+            parents[block] = parent
+            children[block] = 1
+            ages[block] = age
+            parent = block
+        children[parent] = 0
+        if self.policy.ranked:
+            rank = self.policy.first(priority, now_s)
+            for block in blocks:
+                self.ranks[block] = rank
+
+    def release(self, blocks: Sequence[int], age: int, now_s: float) -> None:
+        """Let go of a chain's cached blocks; those that nobody holds any more become reusable."""
+        refs, ages, idle = self.refs, self.ages, 0
+        by_use = self.policy.ages_by_use
+        for block in blocks:
+            left = refs[block] - 1
+            refs[block] = left
+            if not left:
+                idle += 1
+            if by_use:
+                ages[block] = age
+        self.reusable += idle
+        self.policy.leave(self.ranks, blocks, now_s)
+        if blocks:
+            self.queue.add(blocks[-1])
+
+    def discard(self, blocks: Sequence[int]) -> list[bytes]:
+        """Take a chain's blocks out of the cache, from its end, up to one that is held or has a follower.
+
+        Returns:
+            Their hashes.
+        """
+        gone: list[bytes] = []
+        for block in reversed(blocks):
+            if self.refs[block] or self.children[block]:
+                self.queue.add(block)
+                break
+            gone.append(self._drop(block))
+        return gone
+
+    def give_back(self, blocks: Sequence[int]) -> None:
+        """Make blank again what is held once and was never put into the cache."""
+        for block in blocks:
+            self.refs[block] = 0
+        self.blank.extend(reversed(blocks))
+
+    def evict(self, count: int) -> list[bytes]:
+        """Give up reusable blocks, as many as there are up to ``count``; return their hashes."""
+        gone: list[bytes] = []
+        block = self.queue.pop() if count > 0 else None
+        while block is not None:
+            parent = self.parents[block]
+            gone.append(self._drop(block))
+            if len(gone) == count:
+                if parent != NO_BLOCK:
+                    self.queue.add(parent)
+                break
+            block = self.queue.pop() if parent == NO_BLOCK else self.queue.add_and_pop(parent)
+        return gone
+
+    def expired(self, now_s: float) -> bool:
+        """Whether a block's time is over."""
+        below = self.policy.expired_below(now_s)
+        if below is None:
+            return False
+        first = self.queue.first()
+        return first is not None and self.ranks[first] < below
+
+    def expire(self, now_s: float) -> list[bytes]:
+        """Give up the blocks whose time is over; return their hashes."""
+        gone: list[bytes] = []
+        while self.expired(now_s):
+            gone += self.evict(1)
+        return gone
+
+    def _drop(self, block: int) -> bytes:
+        name = self.hashes[block]
+        assert name is not None
+        del self.index[name]
+        self.hashes[block] = None
+        self.queue.forget(block)
+        self.reusable -= 1
+        self.blank.append(block)
+        parent = self.parents[block]
+        if parent != NO_BLOCK:
+            self.children[parent] -= 1
+        return name
+
+    def eviction_key(self, block: int) -> int | None:
+        """Return what orders a block among those that can be given up, or None if it cannot be."""
+        if self.refs[block] or self.children[block] or self.hashes[block] is None:
+            return None
+        if self.policy.ranked:
+            return self.ranks[block] << _AGE_BITS | self.ages[block]
+        return self.ages[block]
