@@ -16,6 +16,7 @@ import anyio.lowlevel
 from behaviour.connect import TERMINAL, Frame, Handle, Way
 from behaviour.raw_http import WAIT_S
 from penstock.calls.live import Live
+from penstock.gateway.hub import Hub
 from penstock.protocol.dispatch import LOCAL, Dispatcher
 from penstock.runtime.app import App
 
@@ -86,7 +87,7 @@ class Permits(NamedTuple):
     in_flight: int
 
 
-def permits(app: App) -> Permits:
+def permits(app: App | Hub) -> Permits:
     """Return what is taken.  The one place that looks inside: nothing public says it."""
     admissions = app._admissions.values()
     return Permits(
@@ -120,7 +121,21 @@ async def unread(call: Handle) -> None:
     await until(lambda: not live.readers, lambda: f"{len(live.readers)} readers")
 
 
-async def at_rest(app: App) -> None:
+async def arrived(call: Handle, items: int) -> None:
+    """Return once so many items are in the call's log: where it runs elsewhere, they come to it later."""
+    live = call.way.dispatcher.find(call.request_id, LOCAL)
+    assert isinstance(live, Live)
+    await until(lambda: live.items() >= items, lambda: f"{live.items()} items")
+
+
+async def told(call: Handle) -> None:
+    """Return once the call's task, wherever it runs, has been told of its cancel."""
+    live = call.way.app.find(call.request_id, LOCAL)
+    await until(lambda: live.cancel_reason is not None, lambda: "not cancelled there")
+    await asyncio.sleep(0)  # the turn in which the task is told
+
+
+async def at_rest(app: App | Hub) -> None:
     """Return once nothing runs and nothing is held (P9)."""
     await until(lambda: not any(permits(app)), lambda: permits(app))
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway.door import RunnerDoor
+from penstock.gateway.hub import Hub
 from penstock.protocol.dispatch import (
     Caller,
     CancelOutcome,
@@ -15,7 +17,11 @@ from penstock.protocol.dispatch import (
     TaskRecord,
 )
 from penstock.protocol.messages import CancelReason, Start
+from penstock.server.door import Guest
+from penstock.server.exchange import Receive, Send
 from penstock.server.host import Hosted
+
+MAX_MESSAGE = 16 * 1024 * 1024  # as the server has it
 
 
 class Watched:
@@ -71,6 +77,12 @@ class Switch:
 
     def __init__(self) -> None:
         self.inner: Hosted | None = None
+        self.hub: Hub | None = None  # that runners dial
+
+    async def visit(self, receive: Receive, send: Send, guest: Guest) -> None:
+        """Take a runner's connection."""
+        assert self.hub is not None, "no test has a gateway"
+        await RunnerDoor(self.hub, MAX_MESSAGE)(receive, send, guest)
 
     def _now(self) -> Hosted:
         if self.inner is None:

@@ -99,7 +99,8 @@ async def test_callbacks_run_once_per_cancelled_call(connect: Connect, point: st
         await at_rest(way.dispatcher.inner)
         _abort_threads_are_done()
         cancelled = point != "after the end"
-        assert told.project[call.request_id] == (1 if cancelled else 0)
+        known = way.name != "gateway" or point != "queued"  # what waits at a gateway is known to no project
+        assert told.project[call.request_id] == (1 if cancelled and known else 0)
         assert told.own[call.request_id] == (1 if cancelled and point != "queued" else 0)
         assert threading.main_thread() not in told.threads
         await tasks.aclose()

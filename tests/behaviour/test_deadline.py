@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from behaviour.checks import happened
+from behaviour.checks import arrived, happened
 from behaviour.connect import Refused
 from behaviour.promises import promise
 from behaviour.served import Connect
@@ -74,6 +74,7 @@ async def test_a_deadline_in_mid_stream_keeps_what_was_sent(connect: Connect) ->
     async with connect(rt, clock=clock) as way:
         call = await way.open("count", timeout=1)
         await happened(waiting)
+        await arrived(call, 3)
         clock.advance(1.0)
         await call.frames()
         log = await way.log(call.request_id)
@@ -137,6 +138,7 @@ async def test_the_budgets_for_the_first_item_and_for_a_gap(connect: Connect, be
     async with connect(project.runtime, clock=clock) as way:
         call = await way.open("items", {"before": before}, timeout=60)
         await happened(project.at)
+        await arrived(call, before)
         clock.jump_wall(3600)
         clock.advance(limit_s - 0.01)
         assert "finished_at" not in await way.record(call.request_id)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from behaviour.checks import at_rest, happened
+from behaviour.checks import at_rest, happened, told
 from behaviour.connect import Way
 from behaviour.promises import promise
 from behaviour.raw_http import WAIT_S
@@ -114,6 +114,7 @@ async def test_a_shield_is_never_torn(connect: Connect) -> None:
         call = await way.open("shielded")
         await project.journal.wait("started", call.request_id)
         assert await call.cancel() == "cancelled"
+        await told(call)
         project.released.set()
         assert (await call.last())["status"] == "cancelled"
         await at_rest(way.dispatcher.inner)
@@ -259,7 +260,7 @@ async def test_a_generator_in_a_thread_is_closed_at_its_next_yield(connect: Conn
         call = await way.open("generate")
         await happened(inside)
         await call.cancel()
-        await asyncio.sleep(0)  # the turn in which the call's task is told
+        await told(call)
         go.set()
         assert (await call.last())["status"] == "cancelled"
         await at_rest(way.dispatcher.inner)

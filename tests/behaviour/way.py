@@ -16,6 +16,7 @@ from behaviour.raw_http import WAIT_S, Address, Departure, Reply, tells_nothing
 from behaviour.seam import Watched
 from penstock.errors import CallError
 from penstock.protocol.dispatch import LOCAL, Caller
+from penstock.runtime.app import App
 
 Frame = dict[str, Any]
 ANSWER_S = 60.0  # an answer comes when its call ends, whenever the test ends it; a test's own waits are short
@@ -118,6 +119,7 @@ class Way(ABC):
     def __init__(self, dispatcher: Watched, address: Address) -> None:
         self.dispatcher = dispatcher
         self.address = address
+        self.app: App  # that runs the code
         self.handles: list[Handle] = []
         self.caller = LOCAL  # whom the dispatcher takes this for
         self.credentials: dict[str, str] = {}  # headers

@@ -17,15 +17,15 @@ from penstock.gateway.registry import Registry, RunnerAdmission
 from penstock.gateway.routed import RelayedInput, RoutedCall
 from penstock.gateway.runner_link import CLOSE_REMOVED, RunnerLink
 from penstock.gateway.settings import GatewaySettings
-from penstock.protocol.dispatch import Description
-from penstock.protocol.messages import CancelReason
+from penstock.protocol.dispatch import Caller, Description
+from penstock.protocol.messages import CancelReason, Start
 from penstock.protocol.runners import Offer, RunnerHello
 from penstock.protocol.session import Open
 from penstock.runtime.command import BoundCommand
 from penstock.runtime.forwarding import Forwarding
 from penstock.runtime.hosting import Hosting
 from penstock.runtime.manifest import Manifest
-from penstock.runtime.offers import bind_offer, describe_offer
+from penstock.runtime.offers import OfferedInput, bind_offer, describe_offer
 from penstock.runtime.opening import Opener, Served
 from penstock.runtime.state import ProjectState
 
@@ -99,6 +99,24 @@ class Hub(Hosting):
         self._threads.close()
 
     # -- Dispatcher ----------------------------------------------------------------------------------
+
+    async def open(self, start: Start, caller: Caller) -> Live:
+        """See ``Dispatcher.open``; an input that is not plainly what the command takes is put to a runner."""
+        if start.workflow_id is None and self._status == "healthy":
+            try:
+                await self._have_checked(start.command or self._manifest.default_command, start.input)
+            except CallError as error:
+                self._observer.refused(error)
+                raise
+        return await super().open(start, caller)
+
+    async def _have_checked(self, command: str, text: bytes) -> None:
+        bound = self._commands.get(command)
+        if bound is None or not isinstance(bound.input, OfferedInput) or bound.input.surely_takes(text):
+            return
+        runner = next((runner for runner in self.runners.running(command) if runner.connected), None)
+        if runner is not None and (refusal := await runner.check(command, text)) is not None:
+            raise refusal
 
     async def describe(self) -> Description:
         """See ``Dispatcher.describe``: what the runners that are there offer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from penstock.protocol.messages import CancelReason
 from penstock.protocol.runners import Offer, RunnerHello
 from penstock.protocol.session import (
     Cancel,
+    Check,
+    Checked,
     Close,
     End,
     Items,
@@ -29,6 +32,8 @@ from penstock.runtime.remote import RemoteCall
 from penstock.runtime.session_link import Connection, SessionLink
 
 UNANSWERED = 2  # pings; at the next, at most 3 heartbeats after its last word, a runner is taken for away
+
+CHECK_S = 2.0  # how long a runner may take to judge an input; then it is accepted, and judged where it runs
 
 CLOSE_NORMAL, CLOSE_BAD, CLOSE_RESTART = 1000, 1002, 1012  # RFC 6455 section 7.4.1
 CLOSE_AWAY, CLOSE_REMOVED = 4000, 4001  # ours: it did not answer; it is not wanted any more
@@ -98,6 +103,7 @@ class RunnerLink:
         self._still_welcome = still_welcome
         self._calls: dict[str, RemoteCall] = {}
         self._movable: set[str] = set()
+        self._checks: dict[int, asyncio.Future[CallError | None]] = {}
         self._unanswered = 0
         self._number = 0
         self._away_since: float | None = None
@@ -169,6 +175,20 @@ class RunnerLink:
         if movable:
             self._movable.add(opening.request_id)
         return call
+
+    async def check(self, command: str, text: bytes) -> CallError | None:
+        """Return what a call would be refused with; None also if the runner is lost meanwhile."""
+        if not self.connected:
+            return None
+        self._number += 1
+        number = self._number
+        self._checks[number] = answer = asyncio.get_running_loop().create_future()
+        try:
+            self.send(Check(number=number, command=command, input=text))
+            await asyncio.wait((answer,), timeout=CHECK_S)
+            return answer.result() if answer.done() else None
+        finally:
+            self._checks.pop(number, None)
 
     def strand(self) -> None:
         """Let go of the calls that may run elsewhere; when this runner comes back it is told to stop them."""
@@ -262,6 +282,7 @@ class RunnerLink:
             moves = request_id in self._movable and not call.begun
             call.lose(Stranded(str(self._loss(why)), retry_after_s=1) if moves else self._loss(why))
         self._movable.clear()
+        self._let_checks_be()
         self._watcher.gone(self)
 
     def leave(self) -> None:
@@ -277,6 +298,10 @@ class RunnerLink:
                 self._deliver(call, message)
         elif isinstance(message, Ping):
             self.send(Pong(number=message.number))
+        elif isinstance(message, Checked):
+            answer = self._checks.get(message.number)
+            if answer is not None and not answer.done():
+                answer.set_result(None if message.error is None else message.error.error())
         elif isinstance(message, Close):
             self.leaving = True
             self.send(Close())  # behind the last call that it was given
@@ -293,6 +318,11 @@ class RunnerLink:
         call.heard(message)
         if call.untaken > 2 * self._settings.window + self.link.max_message:
             raise RemoteProtocolError("it sends more than it has credit for")
+
+    def _let_checks_be(self) -> None:
+        for answer in self._checks.values():
+            if not answer.done():
+                answer.set_result(None)
 
     def _forget(self, request_id: str) -> None:
         self._calls.pop(request_id, None)
@@ -321,6 +351,7 @@ class RunnerLink:
         if self.leaving and not self._calls:
             self.lose("it has left", CLOSE_NORMAL)
             return
+        self._let_checks_be()
         self._away_since = self._clock.monotonic()
         _log.warning("runner %s is away (%s); %d calls wait for it", self.name, why, len(self._calls))
         seconds = self._settings.resume_s

@@ -3,9 +3,9 @@
 A message is a length of 4 bytes, most significant first, then msgpack.  What authors and callers say (inputs,
 items, answers) travels as JSON text inside it, written once where it was made and read where it is shown.
 
-The side that asks sends ``Configure``, ``Open``, ``Input``, ``InputEnd``, ``Cancel``, ``Credit``, ``Ping``
-and ``Close``; the side that works sends ``Hello``, ``Items``, ``Progress``, ``End`` and ``Pong``.
-Each call has exactly one ``End``.
+The side that asks sends ``Configure``, ``Check``, ``Open``, ``Input``, ``InputEnd``, ``Cancel``, ``Credit``,
+``Ping`` and ``Close``; the side that works sends ``Hello``, ``Checked``, ``Items``, ``Progress``, ``End`` and
+``Pong``.  Each call has exactly one ``End``.
 """
 
 from __future__ import annotations
@@ -70,6 +70,61 @@ class Open(_Message, frozen=True, kw_only=True):
     more_input: bool = False
 
 
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A ``CallError`` on its way; ``details`` is a JSON array."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool
+    details: bytes = b"[]"
+    retry_after_s: float | None = None
+
+    @classmethod
+    def of(cls, error: CallError) -> Failure:
+        """Write ``error``; details that are no JSON are left out, as the error itself must always arrive."""
+        try:
+            details = encode_value(error.details)
+        except CallError:
+            details = b"[]"
+        return cls(
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            details=details,
+            retry_after_s=error.retry_after_s,
+        )
+
+    def error(self) -> CallError:
+        """Return it as it was raised on the other side.
+
+        Raises:
+            RemoteProtocolError: The details are no JSON array of objects.
+        """
+        details = _read(self.details, _details)
+        return CallError(
+            self.message,
+            self.code,
+            retryable=self.retryable,
+            details=details,
+            retry_after_s=self.retry_after_s,
+        )
+
+
+class Check(_Message, frozen=True, kw_only=True):
+    """Would a call of this command with this input, a JSON object, be refused?  Nothing runs."""
+
+    number: int
+    command: str
+    input: bytes
+
+
+class Checked(_Message, frozen=True, kw_only=True):
+    """Answers the check of this number: with what it would be refused, if it would."""
+
+    number: int
+    error: Failure | None = None
+
+
 class Input(_Message, frozen=True, kw_only=True):
     """One item of a call's input stream, JSON."""
 
@@ -111,46 +166,6 @@ class Progress(_Message, frozen=True, kw_only=True):
     about: bytes
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A ``CallError`` on its way; ``details`` is a JSON array."""
-
-    code: ErrorCode
-    message: str
-    retryable: bool
-    details: bytes = b"[]"
-    retry_after_s: float | None = None
-
-    @classmethod
-    def of(cls, error: CallError) -> Failure:
-        """Write ``error``; details that are no JSON are left out, as the error itself must always arrive."""
-        try:
-            details = encode_value(error.details)
-        except CallError:
-            details = b"[]"
-        return cls(
-            code=error.code,
-            message=error.message,
-            retryable=error.retryable,
-            details=details,
-            retry_after_s=error.retry_after_s,
-        )
-
-    def error(self) -> CallError:
-        """Return it as it was raised on the other side.
-
-        Raises:
-            RemoteProtocolError: The details are no JSON array of objects.
-        """
-        details = _read(self.details, _details)
-        return CallError(
-            self.message,
-            self.code,
-            retryable=self.retryable,
-            details=details,
-            retry_after_s=self.retry_after_s,
-        )
-
-
 class End(_Message, frozen=True, kw_only=True):
     """A call has ended and its work has stopped: with ``error``, or cut for ``reason``, or well, then perhaps
     with an ``answer`` (JSON).  ``confirmed``: an engine there has confirmed the end of cancelled work."""
@@ -183,6 +198,8 @@ Message: TypeAlias = (
     Configure
     | Hello
     | Open
+    | Check
+    | Checked
     | Input
     | InputEnd
     | Cancel

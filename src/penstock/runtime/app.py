@@ -153,6 +153,14 @@ class App(Hosting):
         """
         return self._opener.open_command(start, caller, request_id=request_id)
 
+    def check(self, command: str, text: bytes) -> None:
+        """See whether a call of ``command`` with the input ``text``, JSON, would be refused.
+
+        Raises:
+            CallError: It would.
+        """
+        self._opener.check(command, text)
+
     def forget(self, live: Live) -> None:
         """Forget an ended call that nobody will ask about."""
         self._store.forget(live)

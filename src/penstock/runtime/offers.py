@@ -14,7 +14,10 @@ from penstock.protocol.runners import Offer, OfferedTimeouts
 from penstock.runtime.command import BoundCommand, Command, Kind
 from penstock.runtime.manifest_parts import CommandSettings, Timeouts
 from penstock.runtime.parameters import InputSchema
+from penstock.runtime.plain_input import plainly_fits
 
+MAX_CHECKED = 64 * 1024  # bytes of an input that is checked here; larger ones would hold up other calls
+_FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -25,6 +28,15 @@ class OfferedInput(InputSchema):
         super().__init__((), "a runner's command")
         self.json_schema = dict(schema)
 
+    def surely_takes(self, text: bytes) -> bool:
+        """Whether ``text``, JSON, is small and plainly fits; what does not may still be right."""
+        if len(text) > MAX_CHECKED:
+            return False
+        try:
+            return plainly_fits(msgspec.json.decode(text), self.json_schema)
+        except _FAULTS:
+            return False
+
     def validate(self, text: bytes) -> dict[str, Any]:
         """Return no arguments, as the text itself is handed on.
 
@@ -33,7 +45,7 @@ class OfferedInput(InputSchema):
         """
         try:
             _object(text)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except _FAULTS as error:
             raise CallError(
                 "input: input should be an object",
                 ErrorCode.INVALID_ARGUMENT,

@@ -111,6 +111,16 @@ class Opener:
         self._refuse_unless_admin(start, caller)
         return self.open_command(start, caller)
 
+    def check(self, name: str, text: bytes) -> None:
+        """See whether a command would be refused the input ``text``, JSON.
+
+        Raises:
+            CallError: It would.
+        """
+        command = self._find_command(name)
+        command.input.validate(text)
+        self._refuse_without_state(command)
+
     def open_command(
         self, start: Start, caller: Caller, *, listed: bool = True, request_id: str | None = None
     ) -> Live:

@@ -9,6 +9,8 @@ from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
 from penstock.protocol.session import (
     Cancel,
+    Check,
+    Checked,
     Credit,
     End,
     Failure,
@@ -47,6 +49,8 @@ class WorkingSide:
         """Act on a message about a call; what is about no call here is passed over, as it has ended."""
         if isinstance(message, Open):
             self._open(message)
+        elif isinstance(message, Check):
+            self._check(message)
         elif isinstance(message, (Credit, Cancel, Input, InputEnd)):
             call = self._calls.get(message.request_id)
             if call is None:
@@ -62,6 +66,14 @@ class WorkingSide:
         """Cut every call short."""
         for call in tuple(self._calls.values()):
             call.cancel(reason)
+
+    def _check(self, message: Check) -> None:
+        error: Failure | None = None
+        try:
+            self._app.check(message.command, message.input)
+        except CallError as refusal:
+            error = Failure.of(refusal)
+        self._sender.send(Checked(number=message.number, error=error))
 
     def _open(self, message: Open) -> None:
         request_id = message.request_id
