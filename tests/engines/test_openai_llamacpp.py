@@ -52,7 +52,7 @@ class Upstream(NamedTuple):
 
     async def idle(self) -> None:
         """Wait until no slot generates."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(90):  # a prompt that is being read may have to be read to its end
             while await asyncio.to_thread(self.busy):
                 await anyio.lowlevel.checkpoint()
 
@@ -162,7 +162,7 @@ async def test_a_cancel_stops_the_model_itself(
 ) -> None:
     await upstream.idle()
     before = upstream.generated()
-    with anyio.fail_after(60), call() as around:
+    with anyio.fail_after(180), call() as around:
         async with aclosing(engine.generate(endless())) as events:
             async for event in events:
                 if type(event) is wanted:
@@ -181,7 +181,7 @@ async def test_a_cancel_while_it_reads_a_long_prompt_stops_it_too(
     await end_of(engine, chat("hello", 1))
     await upstream.idle()
     before = upstream.generated()
-    with anyio.fail_after(60), call() as around:
+    with anyio.fail_after(180), call() as around:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(end_of, engine, chat(f"{time.time()}" + " boats" * 1700, 300))
