@@ -12,11 +12,14 @@ import typer
 from penstock.cli.call import call
 from penstock.cli.doctor import doctor
 from penstock.cli.execute import execute
+from penstock.cli.gateway import gateway
 from penstock.cli.inspect import inspect
 from penstock.cli.keys import keys
 from penstock.cli.new import new
 from penstock.cli.pull import pull
 from penstock.cli.run import run
+from penstock.cli.runner import runner
+from penstock.cli.runners import runners
 from penstock.cli.schema import schema
 
 app = typer.Typer(
@@ -27,9 +30,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: to draw frames around it would double the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, call, new, inspect, doctor, pull, schema):
+for verb in (run, call, gateway, runner, new, inspect, doctor, pull, schema):
     app.command()(verb)
 app.add_typer(keys, name="keys")
+app.add_typer(runners, name="runners")
 # What follows the file's name belongs to the program.
 app.command("exec", context_settings={"allow_interspersed_args": False})(execute)
 

@@ -36,11 +36,6 @@ class Target(NamedTuple):
     url: str
     token: str | None
 
-    @property
-    def shown(self) -> str:
-        """The URL, as it may be logged."""
-        return self.url
-
 
 class _NoRedirects(connect):
     """Goes where it is sent, and nowhere else: a token must not be taken along to another place."""
@@ -116,7 +111,7 @@ async def dial(target: Target, hello: RunnerHello, tasks: TaskOwner) -> tuple[Wi
             reply = read_reply(await connection.receive())
     except (OSError, TimeoutError, RemoteProtocolError) as error:
         await connection.aclose(1002)
-        text = f"{target.shown} does not answer as a gateway does ({str(error) or type(error).__name__})"
+        text = f"{target.url} does not answer as a gateway does ({str(error) or type(error).__name__})"
         raise ConnectionFailed(text) from error
     except BaseException:
         await connection.aclose(1002)
@@ -144,10 +139,10 @@ async def _connect(target: Target) -> ClientConnection:
     except InvalidStatus as error:
         status = error.response.status_code
         code = _CODES.get(status, ErrorCode.UNAVAILABLE)
-        raise CallError(f"{target.shown} answered HTTP {status} and no WebSocket", code) from error
+        raise CallError(f"{target.url} answered HTTP {status} and no WebSocket", code) from error
     except (OSError, TimeoutError, EOFError, WebSocketException) as error:
         why = str(error) or type(error).__name__
-        raise ConnectionFailed(f"no gateway answers at {target.shown} ({why})") from error
+        raise ConnectionFailed(f"no gateway answers at {target.url} ({why})") from error
 
 
 def target_of(url: str, token: str | None) -> Target:

@@ -103,6 +103,7 @@ class Line:
             with anyio.move_on_after(LEAVE_S):
                 await self._link.flushed()
         self._over.set()
+        self._end_session()
         if self._connection is not None:
             await self._connection.aclose(1000, "it leaves")
 
@@ -126,18 +127,19 @@ class Line:
                 self._take(await connection.receive())
         except ProtocolError as error:
             self._faults += 1
-            self._say(f"{self._target.shown} breaks the protocol: {error}")
+            self._say(f"{self._target.url} breaks the protocol: {error}")
             connection.close(1002, "that was no parcel")
             if self._faults >= FAULTS:
                 self._end_session()
         except CallError as error:
-            self._say(f"the connection to {self._target.shown} has ended: {error.message}")
+            if not self._over.is_set():
+                self._say(f"the connection to {self._target.url} has ended: {error.message}")
         finally:
             self._connection = None
             self._link.detach()
             self._drop_timers()
         if connection.close_code == REMOVED:
-            _log.warning("%s does not want this runner any more", self._target.shown)
+            _log.warning("%s does not want this runner any more", self._target.url)
             self._end_session()
             self._over.set()
         elif self._session:
@@ -167,7 +169,7 @@ class Line:
         self._link.attach(connection, welcome.received)
         self._silence = 0
         self._watch_over(connection, welcome.heartbeat_s)
-        _log.info("connected to %s", self._target.shown)
+        _log.info("connected to %s", self._target.url)
         self._said = None
 
     def _take(self, parcel: bytes) -> None:
@@ -190,7 +192,7 @@ class Line:
         try:
             self._link.send(message)
         except ProtocolError as error:
-            self._say(f"{self._target.shown} takes nothing: {error}")
+            self._say(f"{self._target.url} takes nothing: {error}")
             self._end_session()
 
     def _watch_over(self, connection: WireConnection, heartbeat_s: float) -> None:
@@ -202,7 +204,7 @@ class Line:
         def look() -> None:
             self._silence += 1
             if self._silence > SILENT_BEATS:
-                self._say(f"{self._target.shown} is silent")
+                self._say(f"{self._target.url} is silent")
                 connection.abort()
             else:
                 self._watch = self._clock.call_later(heartbeat_s, look)
@@ -235,7 +237,7 @@ class Line:
         if self._calls is not None:
             calls, self._calls = self._calls, None
             if len(calls):
-                _log.warning("%d calls of %s are lost, and stop", len(calls), self._target.shown)
+                _log.warning("%d calls of %s are lost, and stop", len(calls), self._target.url)
             calls.cancel_all(CancelReason.RUNNER_LOST)
 
     def _drop_timers(self) -> None:

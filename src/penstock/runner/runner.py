@@ -28,7 +28,7 @@ class Runner:
         name: Of this runner; a gateway has no two of one name.
         token: The key of this runner.
         labels: For calls that ask for some.
-        capacity: Calls at once, whatever they are.
+        capacity: Calls at once, whatever they are; None sets no bound besides those of the commands.
         clock: Tells the time.
         chance: A number from 0 to 1, for the waits between attempts.
 
@@ -44,7 +44,7 @@ class Runner:
         *,
         token: str | None = None,
         labels: Mapping[str, str] | None = None,
-        capacity: int = MAX_CONCURRENCY,
+        capacity: int | None = None,
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -52,7 +52,7 @@ class Runner:
         self._targets = [target_of(url, token) for url in dict.fromkeys(urls)]
         self._name = check_name(name)
         self._labels = dict(labels or {})
-        self._capacity = capacity
+        self._capacity = capacity or MAX_CONCURRENCY
         self._clock = clock or SystemClock()
         self._chance = chance
         self._tasks = TaskOwner()
@@ -67,6 +67,13 @@ class Runner:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    @property
+    def words(self) -> str:
+        """What it offers, and where, for people."""
+        commands = ", ".join(self._app.commands) or "none"
+        places = " and ".join(target.url for target in self._targets)
+        return f"runner {self._name} offers {commands} to {places}"
 
     async def start(self) -> None:
         """Start the app, and begin to dial.

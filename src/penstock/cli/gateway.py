@@ -1,0 +1,69 @@
+"""`penstock gateway`: serve the commands of runners that dial in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli.exits import Exit, fail
+from penstock.cli.failure import describe_failure
+from penstock.cli.logs import log_to_stderr
+from penstock.cli.serving import (
+    AllowHost,
+    AllowOrigin,
+    AuthKeys,
+    Host,
+    InsecureOpen,
+    Metrics,
+    Port,
+    WsPort,
+    joined,
+    read_settings,
+    run_loop,
+)
+
+Name = Annotated[str, typer.Option(help="What the gateway is called.")]
+
+
+def gateway(
+    host: Host = None,
+    port: Port = None,
+    ws_port: WsPort = None,
+    name: Name = "gateway",
+    metrics: Metrics = None,
+    auth_keys: AuthKeys = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    insecure_open: InsecureOpen = None,
+) -> None:
+    """Serve the commands of runners that dial in, until Ctrl-C."""
+    log_to_stderr()
+    settings = read_settings(
+        host=host,
+        port=port,
+        ws_port=ws_port,
+        metrics=metrics,
+        auth_keys=auth_keys,
+        allow_host=joined(allow_host),
+        allow_origin=joined(allow_origin),
+        insecure_open=insecure_open,
+    )
+
+    from penstock.compose import build_gateway, build_metrics
+    from penstock.errors import PenstockError
+    from penstock.server import host as hosting
+
+    observer, exposition = build_metrics(settings)
+
+    def ready(address: str) -> None:
+        print(f"{name} ready on {address} · runners dial {address.replace('http', 'ws')}", flush=True)
+
+    try:
+        hub, extension = build_gateway(name, settings, observer=observer)
+    except ValueError as error:
+        fail(f"--name {name}: {error}", Exit.USAGE)
+    try:
+        run_loop(hosting.Host(hub, settings, ready, exposition, extension).serve())
+    except PenstockError as error:
+        fail(describe_failure(error, None))

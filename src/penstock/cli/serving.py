@@ -1,0 +1,108 @@
+"""What the verbs that serve have in common: their flags, and how they run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.exits import Exit, fail
+
+if TYPE_CHECKING:
+    from penstock.server.settings import ServerSettings
+
+Project = Annotated[
+    Path | None, typer.Argument(exists=True, help="A folder with manifest.yml, or a .py file.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(envvar="PENSTOCK_ENGINE", help="Serve a model with no code, such as llamacpp:smollm2-135m."),
+]
+Host = Annotated[str | None, typer.Option(help="Address to listen on (PENSTOCK_HOST; 127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one (PENSTOCK_PORT; 8000).")]
+WsPort = Annotated[
+    int | None,
+    typer.Option(
+        help="A second port, for WebSocket (PENSTOCK_WS_PORT; 8765 if it is free, none with --port 0)."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that run the commands; 0 runs them in the server (PENSTOCK_WORKERS; the manifest's)."
+    ),
+]
+Metrics = Annotated[
+    bool | None,
+    typer.Option(
+        "--metrics/--no-metrics", help="Count calls, and show that at /metrics (PENSTOCK_METRICS; on)."
+    ),
+]
+AuthKeys = Annotated[
+    Path | None,
+    typer.Option(help="File of the keys that callers need; see `penstock keys` (PENSTOCK_AUTH_KEYS; none)."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="One more name that the server goes by; * is any (PENSTOCK_ALLOW_HOST)."),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A site whose pages may use the server, such as https://example.com; * is any "
+        "(PENSTOCK_ALLOW_ORIGIN)."
+    ),
+]
+InsecureOpen = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure-open",
+        help="Listen where others can reach the server although it has no keys (PENSTOCK_INSECURE_OPEN).",
+    ),
+]
+Compat = Annotated[
+    bool,
+    typer.Option(help="Let the project import penstock as xumi, clarifai_protocol and sagellm_protocol."),
+]
+
+
+def joined(given: list[str] | None) -> str | None:
+    """Return what was given several times as one setting."""
+    return ",".join(given) if given else None
+
+
+def read_settings(**flags: object) -> ServerSettings:
+    """Return the settings of a server; flags that were not given leave them to the environment.
+
+    Raises:
+        typer.Exit: One does not fit.
+    """
+    from pydantic import ValidationError
+
+    from penstock.server.settings import ServerSettings
+
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return ServerSettings(**given)
+    except ValidationError as error:
+        faults = (f"{_spell(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors())
+        fail("; ".join(faults), Exit.USAGE)
+
+
+def _spell(setting: str) -> str:
+    return f"{setting} (--{setting.replace('_', '-')} or PENSTOCK_{setting.upper()})"
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` on the best event loop there is."""
+    if sys.platform == "win32":
+        import asyncio
+
+        asyncio.run(work)
+    else:
+        import uvloop
+
+        uvloop.run(work)
