@@ -36,7 +36,7 @@ class Cache:
         self.counts = Counts()
         self._age = 0
 
-    def admit(self, tier: Tier, shared: Sequence[int], needed: int, priority: int) -> list[int]:
+    def admit(self, tier: Tier, shared: Sequence[int], needed: int) -> list[int]:
         """Hold ``shared`` cached blocks and ``needed`` others, for which reusable ones are given up.
 
         Raises:
@@ -49,7 +49,7 @@ class Cache:
         missing = needed - len(tier.blank)
         if missing > 0:
             self._ask_to_evict(tier, missing, KVEvictReason.MEMORY_PRESSURE, ErrorCode.RESOURCE_EXHAUSTED)
-        tier.hold(shared, priority, self.clock())
+        tier.hold(shared)
         if missing > 0:
             self._evict(tier, KVEvictReason.MEMORY_PRESSURE, lambda: tier.evict(missing))
         return [*shared, *tier.take(needed)]
@@ -60,7 +60,7 @@ class Cache:
             return
         blocks = lease.blocks[first : first + len(hashes)]
         parent = lease.blocks[first - 1] if first else NO_BLOCK
-        tier.store(blocks, hashes, parent, self._older(), lease.priority, self.clock())
+        tier.store(blocks, hashes, parent, self._older())
         lease.full = first + len(hashes)
         step = self.block_size * TOKEN_BYTES
         self.events.stored(
@@ -86,7 +86,7 @@ class Cache:
         """Let go of all blocks of a lease; what it alone has used leaves the cache unless ``keep``."""
         tier = lease.tier
         cached = lease.cached
-        tier.release(cached, self._older(), self.clock())
+        tier.release(cached, self._older(), lease.priority, self.clock())
         tier.give_back(lease.blocks[lease.full :])
         if not keep:
             self._removed(tier, tier.discard(cached))

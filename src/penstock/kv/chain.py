@@ -19,6 +19,7 @@ from penstock.protocol.kv import KVDType, KVLayout
 
 HASH_BYTES = 16  # 128 bits: two prefixes meet by chance after 2**64 blocks
 TOKEN_BYTES = 4
+_STRETCH = 32  # blocks
 _SWAP = sys.byteorder == "big"  # hashes are the same on every machine
 
 
@@ -63,6 +64,19 @@ def chain_root(salt: str, adapter: str, dtype: KVDType, layout: KVLayout, block_
 
 def chain_hashes(parent: bytes, packed: bytes, block_size: int) -> list[bytes]:
     """Return the hash of each full block of packed tokens that follow ``parent``."""
+    step = block_size * TOKEN_BYTES * _STRETCH
+    end = len(packed) - len(packed) % (block_size * TOKEN_BYTES)
+    hashes: list[bytes] = []
+    for start in range(0, end, step):
+        hashes += _stretch(
+            hashes[-1] if hashes else parent, packed[start : min(start + step, end)], block_size
+        )
+    return hashes
+
+
+@lru_cache(maxsize=512)
+def _stretch(parent: bytes, packed: bytes, block_size: int) -> list[bytes]:
+    """Hash a few blocks.  What many requests begin with is kept: to look it up is quicker than to hash it."""
     step = block_size * TOKEN_BYTES
     hashes = []
     for end in range(step, len(packed) + 1, step):

@@ -1,16 +1,15 @@
 """Which reusable block is given up first.
 
 Only a block that no other cached block follows is ever given up, so a prefix is lost from its end; of those
-blocks, the one with the least ``(rank, age)`` goes.  A rank never falls while its block stays cached.
+blocks, the one with the least ``(rank, age)`` goes.  Neither falls while its block stays cached.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
-from penstock.errors import CallError, ErrorCode
+from penstock.kv.sizes import invalid
 
 MAX_PRIORITY = 2**31 - 1
 
@@ -20,17 +19,12 @@ class Policy:
 
     name = "lru"
     ranked = False  # whether blocks have ranks at all
-    ages_by_use = True  # or by when they came into the cache
+    counts_uses = False  # whether the rank is the number of uses
+    ages_by_use = True  # whether age counts from the last use, or from when a block came into the cache
 
-    def first(self, priority: int, now_s: float) -> int:
-        """Return the rank of a block that comes into the cache."""
-        return 0
-
-    def use(self, ranks: array[int], blocks: Iterable[int], priority: int, now_s: float) -> None:
-        """Raise the ranks of blocks that are taken into use again."""
-
-    def leave(self, ranks: array[int], blocks: Iterable[int], now_s: float) -> None:
-        """Raise the ranks of blocks whose user has left."""
+    def rank(self, rank: int, priority: int, now_s: float) -> int:
+        """Return the rank of a block that had ``rank``, and whose user has left just now."""
+        return rank
 
     def expired_below(self, now_s: float) -> int | None:
         """Return the rank below which a block is of no use any more, if there is one."""
@@ -49,15 +43,7 @@ class Lfu(Policy):
 
     name = "lfu"
     ranked = True
-
-    def first(self, priority: int, now_s: float) -> int:
-        """See ``Policy.first``."""
-        return 1
-
-    def use(self, ranks: array[int], blocks: Iterable[int], priority: int, now_s: float) -> None:
-        """See ``Policy.use``."""
-        for block in blocks:
-            ranks[block] += 1
+    counts_uses = True
 
 
 class Priority(Policy):
@@ -66,15 +52,9 @@ class Priority(Policy):
     name = "priority"
     ranked = True
 
-    def first(self, priority: int, now_s: float) -> int:
-        """See ``Policy.first``."""
-        return priority
-
-    def use(self, ranks: array[int], blocks: Iterable[int], priority: int, now_s: float) -> None:
-        """See ``Policy.use``."""
-        for block in blocks:
-            if ranks[block] < priority:
-                ranks[block] = priority
+    def rank(self, rank: int, priority: int, now_s: float) -> int:
+        """See ``Policy.rank``."""
+        return max(rank, priority)
 
 
 class Ttl(Policy):
@@ -85,24 +65,12 @@ class Ttl(Policy):
 
     def __init__(self, ttl_s: float = 300.0) -> None:
         if not 0.001 <= ttl_s < math.inf:
-            raise CallError(
-                f"ttl_s is {ttl_s}; it must be at least 0.001 seconds, and finite", ErrorCode.INVALID_ARGUMENT
-            )
+            raise invalid(f"ttl_s is {ttl_s}; it must be at least 0.001 seconds, and finite")
         self.ttl_s = ttl_s
 
-    def first(self, priority: int, now_s: float) -> int:
-        """See ``Policy.first``."""
+    def rank(self, rank: int, priority: int, now_s: float) -> int:
+        """See ``Policy.rank``."""
         return _milliseconds(now_s + self.ttl_s)
-
-    def use(self, ranks: array[int], blocks: Iterable[int], priority: int, now_s: float) -> None:
-        """See ``Policy.use``."""
-        self.leave(ranks, blocks, now_s)
-
-    def leave(self, ranks: array[int], blocks: Iterable[int], now_s: float) -> None:
-        """See ``Policy.leave``."""
-        until = _milliseconds(now_s + self.ttl_s)
-        for block in blocks:
-            ranks[block] = until
 
     def expired_below(self, now_s: float) -> int:
         """See ``Policy.expired_below``."""
@@ -127,7 +95,5 @@ def policy_of(policy: str | Policy) -> Policy:
     if isinstance(policy, Policy):
         return policy
     if policy not in POLICIES:
-        raise CallError(
-            f"there is no policy {policy!r}; there are {', '.join(POLICIES)}", ErrorCode.INVALID_ARGUMENT
-        )
+        raise invalid(f"there is no policy {policy!r}; there are {', '.join(POLICIES)}")
     return POLICIES[policy]()

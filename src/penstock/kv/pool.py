@@ -109,7 +109,7 @@ class BlockPool:
         cache.expire(tier)
         hashes = chain_hashes(lease.root, bytes(lease.packed), self.block_size)
         shared = tier.match(hashes)
-        lease.blocks = cache.admit(tier, shared, needed - len(shared), lease.priority)
+        lease.blocks = cache.admit(tier, shared, needed - len(shared))
         lease.full = len(shared)
         lease.reused_tokens = len(shared) * self.block_size
         cache.store(tier, lease, hashes[len(shared) :], len(shared))
@@ -144,7 +144,7 @@ class BlockPool:
     def _extend(self, lease: Lease, packed: bytes, room: int, needed: int) -> PoolHandle:
         cache, tier = self._cache, lease.tier
         cache.expire(tier)
-        lease.blocks += cache.admit(tier, (), needed, lease.priority)
+        lease.blocks += cache.admit(tier, (), needed)
         lease.num_tokens = room
         lease.packed += packed
         first = lease.full
@@ -154,7 +154,7 @@ class BlockPool:
         hashes = chain_hashes(parent, rest, self.block_size)
         shared = tier.match(hashes)
         if shared:
-            tier.hold(shared, lease.priority, cache.clock())
+            tier.hold(shared)
             tier.give_back(lease.blocks[first : first + len(shared)])
             lease.blocks[first : first + len(shared)] = shared
             lease.full += len(shared)
@@ -199,7 +199,7 @@ class BlockPool:
 
     def _touch(self, handle: KVHandle) -> None:
         lease = self._leases.find(handle)
-        lease.tier.use(lease.cached, lease.priority, self._cache.clock())
+        lease.tier.use(lease.cached)
         self.hooks.fire(KVHookPoint.TOUCHED, **self._about(lease, handle=handle))
 
     def free(self, handle: KVHandle, force: bool = False, keep_in_cache: bool = True) -> None:
@@ -262,7 +262,7 @@ class BlockPool:
         cache.expire(target)
         hashes = [name for block in lease.cached if (name := source.hashes[block]) is not None]
         shared = target.match(hashes)
-        blocks = cache.admit(target, shared, len(lease.blocks) - len(shared), lease.priority)
+        blocks = cache.admit(target, shared, len(lease.blocks) - len(shared))
         cache.release(lease, keep=False)
         lease.tier, lease.blocks, lease.full = target, blocks, len(shared)
         cache.store(target, lease, hashes[len(shared) :], len(shared))
@@ -304,7 +304,7 @@ class BlockPool:
         while known < len(hashes) and any(hashes[known] in index for index in others):
             known += 1
         count = min(known - len(here), tier.available - tier.idle(here))
-        lease.blocks = cache.admit(tier, here, count, lease.priority)
+        lease.blocks = cache.admit(tier, here, count)
         lease.full = len(here)
         cache.store(tier, lease, hashes[len(here) : len(here) + count], len(here))
         cache.release(lease, keep=True)

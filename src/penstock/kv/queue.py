@@ -59,17 +59,6 @@ class EvictionQueue:
             self._queued[block] = 0
         return block
 
-    def add_and_pop(self, block: int) -> int | None:
-        """Do ``add``, then ``pop``; quick for the blocks of one chain, which mostly go one after another."""
-        key = self._key(block)
-        if key is None or self._queued[block]:
-            return self.pop()
-        entry = key << _BLOCK_BITS | block
-        if not self._heap or entry < self._heap[0]:  # no key is lower than what waits here for it
-            return block
-        self.add(block)
-        return self.pop()
-
     def forget(self, block: int) -> None:
         """Note that a block has left the cache: its next key may be lower than the one that waits here."""
         if self._queued[block]:

@@ -18,6 +18,7 @@ from penstock.kv.queue import EvictionQueue
 
 NO_BLOCK = -1
 _AGE_BITS = 48
+_LEAST = -(2**31)  # a rank below all
 
 
 class Tier:
@@ -63,74 +64,77 @@ class Tier:
         refs = self.refs
         return sum([not refs[block] for block in blocks])
 
-    def hold(self, blocks: Sequence[int], priority: int, now_s: float) -> None:
+    def hold(self, blocks: Sequence[int]) -> None:
         """Hold cached blocks, the first of a chain, once more."""
         refs, idle = self.refs, 0
         for block in blocks:
-            if not refs[block]:
+            users = refs[block]
+            if not users:
                 idle += 1
-            refs[block] += 1
+            refs[block] = users + 1
         self.reusable -= idle
-        self.use(blocks, priority, now_s)
+        self.use(blocks)
 
-    def use(self, blocks: Sequence[int], priority: int, now_s: float) -> None:
+    def use(self, blocks: Sequence[int]) -> None:
         """Note that cached blocks that are held are used."""
-        self.policy.use(self.ranks, blocks, priority, now_s)
+        if self.policy.counts_uses:
+            ranks = self.ranks
+            for block in blocks:
+                ranks[block] += 1
 
     def take(self, count: int) -> list[int]:
         """Hold blank blocks."""
         if not count:
             return []
-        taken = self.blank[-count:].tolist()
+        taken = self.blank[: -count - 1 : -1].tolist()
         del self.blank[-count:]
         refs = self.refs
         for block in taken:
             refs[block] = 1
         return taken
 
-    def store(
-        self,
-        blocks: Sequence[int],
-        hashes: Sequence[bytes],
-        parent: int,
-        age: int,
-        priority: int,
-        now_s: float,
-    ) -> None:
+    def store(self, blocks: Sequence[int], hashes: Sequence[bytes], parent: int, age: int) -> None:
         """Put held blocks into the cache, as those that follow ``parent``, a block or ``NO_BLOCK``."""
         if not blocks:
             return
         if parent != NO_BLOCK:
             self.children[parent] += 1
         self.index.update(zip(hashes, blocks, strict=True))
-        known, parents, children, ages = self.hashes, self.parents, self.children, self.ages
+        known, parents, children = self.hashes, self.parents, self.children
         for block, name in zip(blocks, hashes, strict=True):
             known[block] = name
             parents[block] = parent
             children[block] = 1
-            ages[block] = age
             parent = block
         children[parent] = 0
-        if self.policy.ranked:
-            rank = self.policy.first(priority, now_s)
+        if not self.policy.ages_by_use:
             for block in blocks:
-                self.ranks[block] = rank
+                self.ages[block] = age
+        if self.policy.ranked:
+            first = 1 if self.policy.counts_uses else _LEAST
+            for block in blocks:
+                self.ranks[block] = first
 
-    def release(self, blocks: Sequence[int], age: int, now_s: float) -> None:
-        """Let go of a chain's cached blocks; those that nobody holds any more become reusable."""
-        refs, ages, idle = self.refs, self.ages, 0
-        by_use = self.policy.ages_by_use
+    def release(self, blocks: Sequence[int], age: int, priority: int, now_s: float) -> None:
+        """Let go of a chain's cached blocks; those that nobody holds any more become reusable.
+
+        Only the last of them is told when: those before it learn it when it is given up, see ``_inherits``.
+        """
+        if not blocks:
+            return
+        refs, idle = self.refs, 0
         for block in blocks:
-            left = refs[block] - 1
-            refs[block] = left
-            if not left:
+            users = refs[block] - 1
+            refs[block] = users
+            if not users:
                 idle += 1
-            if by_use:
-                ages[block] = age
         self.reusable += idle
-        self.policy.leave(self.ranks, blocks, now_s)
-        if blocks:
-            self.queue.add(blocks[-1])
+        last = blocks[-1]
+        if self.policy.ages_by_use:
+            self.ages[last] = age
+        if self.policy.ranked:
+            self.ranks[last] = self.policy.rank(self.ranks[last], priority, now_s)
+        self.queue.add(last)
 
     def discard(self, blocks: Sequence[int]) -> list[bytes]:
         """Take a chain's blocks out of the cache, from its end, up to one that is held or has a follower.
@@ -155,16 +159,41 @@ class Tier:
     def evict(self, count: int) -> list[bytes]:
         """Give up reusable blocks, as many as there are up to ``count``; return their hashes."""
         gone: list[bytes] = []
-        block = self.queue.pop() if count > 0 else None
-        while block is not None:
-            parent = self.parents[block]
-            gone.append(self._drop(block))
-            if len(gone) == count:
-                if parent != NO_BLOCK:
-                    self.queue.add(parent)
+        while len(gone) < count:
+            block = self.queue.pop()
+            if block is None:
                 break
-            block = self.queue.pop() if parent == NO_BLOCK else self.queue.add_and_pop(parent)
+            self._evict_chain(block, count, gone)
         return gone
+
+    def _evict_chain(self, block: int, count: int, gone: list[bytes]) -> None:
+        """Give up a block, and those before it for as long as they are next: most chains go as a whole."""
+        index, hashes, parents, children, blank = (
+            self.index,
+            self.hashes,
+            self.parents,
+            self.children,
+            self.blank,
+        )
+        before = len(gone)
+        while True:
+            name = hashes[block]
+            assert name is not None
+            del index[name]
+            hashes[block] = None
+            blank.append(block)
+            gone.append(name)
+            parent = parents[block]
+            if parent == NO_BLOCK:
+                break
+            followers = children[parent] - 1
+            children[parent] = followers
+            if not self._inherits(parent, block) or followers or len(gone) == count or self.refs[parent]:
+                self.queue.add(parent)
+                break
+            self.queue.forget(parent)
+            block = parent
+        self.reusable -= len(gone) - before
 
     def expired(self, now_s: float) -> bool:
         """Whether a block's time is over."""
@@ -192,7 +221,26 @@ class Tier:
         parent = self.parents[block]
         if parent != NO_BLOCK:
             self.children[parent] -= 1
+            self._inherits(parent, block)
         return name
+
+    def _inherits(self, parent: int, block: int) -> bool:
+        """Hand age and rank on: whoever has used a block has used those before it at the same time.
+
+        Returns:
+            Whether the parent is not to be kept longer than the block.
+        """
+        ages, age = self.ages, self.ages[block]
+        if self.policy.ranked:
+            ranks, rank = self.ranks, self.ranks[block]
+            if ranks[parent] < rank:
+                ranks[parent] = rank
+            if ages[parent] < age:
+                ages[parent] = age
+            return ranks[parent] == rank and ages[parent] == age
+        if ages[parent] < age and self.policy.ages_by_use:
+            ages[parent] = age
+        return ages[parent] <= age
 
     def eviction_key(self, block: int) -> int | None:
         """Return what orders a block among those that can be given up, or None if it cannot be."""
