@@ -56,7 +56,7 @@ class Hub(Hosting):
     ) -> None:
         super().__init__(manifest or Manifest(name="gateway"), limits, clock, observer)
         self.settings = settings or GatewaySettings()
-        self.runners = Registry(self.settings.max_runners)
+        self.runners = Registry(self.settings.max_runners, self._resize)
         self.links = TaskOwner()
         """Owns what writes to runners, and closes their connections."""
         self._forwarding = Forwarding(self.settings.window, self.limits.cancel_grace_s)
@@ -114,6 +114,7 @@ class Hub(Hosting):
         bound = self._commands.get(command)
         if bound is None or not isinstance(bound.input, OfferedInput) or bound.input.surely_takes(text):
             return
+        bound.input.validate(text)
         runner = next((runner for runner in self.runners.running(command) if runner.connected), None)
         if runner is not None and (refusal := await runner.check(command, text)) is not None:
             raise refusal

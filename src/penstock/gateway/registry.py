@@ -24,7 +24,7 @@ class Slot:
 
     runner: RunnerLink
     command: str
-    freed: Callable[[], None]
+    freed: Callable[[RunnerLink], None]
     held: bool = field(default=True, init=False)
 
     def release(self) -> None:
@@ -33,7 +33,7 @@ class Slot:
             self.held = False
             self.runner.used[self.command] -= 1
             self.runner.load -= 1
-            self.freed()
+            self.freed(self.runner)
 
 
 class RunnerAdmission(Admission):
@@ -78,9 +78,12 @@ class Registry:
 
     Args:
         max_runners: At once.
+        resized: Told when a runner that takes no calls has one less: the others' permits are to be counted
+            again.
     """
 
-    def __init__(self, max_runners: int) -> None:
+    def __init__(self, max_runners: int, resized: Callable[[RunnerLink], None]) -> None:
+        self._resized = resized
         self._max_runners = max_runners
         self._by_name: dict[str, RunnerLink] = {}
         self._by_session: dict[str, RunnerLink] = {}
@@ -152,8 +155,12 @@ class Registry:
     # -- places --------------------------------------------------------------------------------------
 
     def permits(self, command: str) -> int:
-        """Return how many calls of a command may run at once."""
-        return sum(runner.concurrency(command) for runner in self.running(command) if runner.takes)
+        """Return how many calls of a command may run at once: as many as runners take, besides those that run
+        where no more are taken."""
+        return sum(
+            runner.concurrency(command) if runner.takes else runner.used[command]
+            for runner in self.running(command)
+        )
 
     def absent(self, command: str) -> CallError | None:
         """Return what a call is refused with while nobody is expected to take it."""
@@ -208,7 +215,12 @@ class Registry:
             return None
         runner.used[command] += 1
         runner.load += 1
-        return Slot(runner, command, self.serve)
+        return Slot(runner, command, self._freed)
+
+    def _freed(self, runner: RunnerLink) -> None:
+        if not runner.takes:
+            self._resized(runner)
+        self.serve()
 
     def _hopeless(self, waiter: _Waiter) -> CallError | None:
         expected = [runner for runner in self.running(waiter.command) if runner.expected]

@@ -29,11 +29,11 @@ MAX_OFFERS = 256
 MAX_LABELS = 32
 MAX_CONCURRENCY = 1_000_000
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-SESSION = r"^([0-9a-f]{32})?$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
+SESSION = r"^([0-9a-f]{32})?\Z"
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
-CommandName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
+CommandName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENCY)]
 Waiting = Annotated[int, msgspec.Meta(ge=0, le=MAX_CONCURRENCY)]
@@ -126,7 +126,7 @@ class Welcome(_Message, frozen=True, kw_only=True):
     """
 
     version: int = VERSION
-    session: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+    session: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
     received: Number = 0
     heartbeat_s: Seconds
     resume_s: Seconds
@@ -182,7 +182,7 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: It may not.
     """
-    if not re.match(NAME[:-1] + r"\Z", name):
+    if not re.match(NAME, name):
         raise ValueError("1 to 64 letters, digits, '_', '.' or '-', the first a letter or digit")
     return name
 
