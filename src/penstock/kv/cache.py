@@ -43,9 +43,10 @@ class Cache:
             CallError: ``resource_exhausted``: there are not so many, or a hook forbade to evict; nothing was
                 changed.
         """
-        room = tier.available - tier.idle(shared)
-        if needed > room:
-            raise _exhausted(tier, needed, room, len(shared))
+        if needed > tier.available - len(shared):  # to count those that are idle costs, and is seldom needed
+            room = tier.available - tier.idle(shared)
+            if needed > room:
+                raise _exhausted(tier, needed, room, len(shared))
         missing = needed - len(tier.blank)
         if missing > 0:
             self._ask_to_evict(tier, missing, KVEvictReason.MEMORY_PRESSURE, ErrorCode.RESOURCE_EXHAUSTED)

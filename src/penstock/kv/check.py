@@ -47,7 +47,7 @@ def _check_index(tier: Tier) -> None:
         _same(tier, block, "followers", tier.children[block], children[block])
         _same(tier, block, "lost parents", parent != NO_BLOCK and tier.hashes[parent] is None, False)
         if tier.eviction_key(block) is not None:
-            _same(tier, block, "places in the queue", tier.queue.holds(block), True)
+            _same(tier, block, "places in the queue", bool(tier.queue.queued[block]), True)
 
 
 def _check_lease(tier: Tier, lease: Lease, block_size: int) -> None:

@@ -18,21 +18,21 @@ class EvictionQueue:
     """Gives up blocks in the order of their keys.
 
     Args:
-        num_blocks: How many blocks there are.
+        num_blocks: How many blocks there are; ``queued`` says of each whether it waits here.
         key: The key of a block now, or None if it cannot be given up.
     """
 
     def __init__(self, num_blocks: int, key: Callable[[int], int | None]) -> None:
         self._key = key
         self._heap: list[int] = []
-        self._queued = bytearray(num_blocks)
+        self.queued = bytearray(num_blocks)
         self._forgotten = 0
 
     def add(self, block: int) -> None:
         """Note that a block can be given up now; that it can is known from ``key``."""
         key = self._key(block)
-        if key is not None and not self._queued[block]:
-            self._queued[block] = 1
+        if key is not None and not self.queued[block]:
+            self.queued[block] = 1
             heapq.heappush(self._heap, key << _BLOCK_BITS | block)
 
     def first(self) -> int | None:
@@ -44,7 +44,7 @@ class EvictionQueue:
             key = self._key(block)
             if key is None:
                 heapq.heappop(heap)
-                self._queued[block] = 0
+                self.queued[block] = 0
             elif key != entry >> _BLOCK_BITS:
                 heapq.heapreplace(heap, key << _BLOCK_BITS | block)
             else:
@@ -56,28 +56,24 @@ class EvictionQueue:
         block = self.first()
         if block is not None:
             heapq.heappop(self._heap)
-            self._queued[block] = 0
+            self.queued[block] = 0
         return block
 
     def forget(self, block: int) -> None:
         """Note that a block has left the cache: its next key may be lower than the one that waits here."""
-        if self._queued[block]:
-            self._queued[block] = 0
+        if self.queued[block]:
+            self.queued[block] = 0
             self._forgotten += 1
             if self._forgotten > _FEW and self._forgotten * 2 > len(self._heap):
                 self._rebuild()
 
     def _rebuild(self) -> None:
-        keys = {entry & _BLOCK: None for entry in self._heap if self._queued[entry & _BLOCK]}
+        keys = {entry & _BLOCK: None for entry in self._heap if self.queued[entry & _BLOCK]}
         self._heap = []
         self._forgotten = 0
         for block in keys:
-            self._queued[block] = 0
+            self.queued[block] = 0
             self.add(block)
-
-    def holds(self, block: int) -> bool:
-        """Whether a block waits here."""
-        return bool(self._queued[block])
 
     def __len__(self) -> int:
         return len(self._heap)

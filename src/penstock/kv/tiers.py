@@ -118,7 +118,7 @@ class Tier:
     def release(self, blocks: Sequence[int], age: int, priority: int, now_s: float) -> None:
         """Let go of a chain's cached blocks; those that nobody holds any more become reusable.
 
-        Only the last of them is told when: those before it learn it when it is given up, see ``_inherits``.
+        Only the last of them is told when: those before it learn it when it is given up, see ``_inherit``.
         """
         if not blocks:
             return
@@ -164,36 +164,50 @@ class Tier:
             if block is None:
                 break
             self._evict_chain(block, count, gone)
+        self.reusable -= len(gone)
         return gone
 
     def _evict_chain(self, block: int, count: int, gone: list[bytes]) -> None:
         """Give up a block, and those before it for as long as they are next: most chains go as a whole."""
-        index, hashes, parents, children, blank = (
+        index, hashes, parents, children, ages, ranks = (
             self.index,
             self.hashes,
             self.parents,
             self.children,
-            self.blank,
+            self.ages,
+            self.ranks,
         )
-        before = len(gone)
-        while True:
+        ranked, by_use, queued = self.policy.ranked, self.policy.ages_by_use, self.queue.queued
+        age, rank = ages[block], ranks[block] if ranked else 0
+        for left in range(count - len(gone), 0, -1):
             name = hashes[block]
             assert name is not None
             del index[name]
             hashes[block] = None
-            blank.append(block)
             gone.append(name)
+            self.blank.append(block)
             parent = parents[block]
             if parent == NO_BLOCK:
-                break
+                return
             followers = children[parent] - 1
             children[parent] = followers
-            if not self._inherits(parent, block) or followers or len(gone) == count or self.refs[parent]:
+            later = followers or left == 1 or self.refs[parent]
+            if by_use:  # whoever has used a block has used those before it at the same time
+                if ages[parent] > age:
+                    later = True
+                else:
+                    ages[parent] = age
+            if ranked:
+                if ranks[parent] > rank:
+                    later = True
+                else:
+                    ranks[parent] = rank
+            if later:
                 self.queue.add(parent)
-                break
-            self.queue.forget(parent)
+                return
+            if queued[parent]:
+                self.queue.forget(parent)
             block = parent
-        self.reusable -= len(gone) - before
 
     def expired(self, now_s: float) -> bool:
         """Whether a block's time is over."""
@@ -221,26 +235,15 @@ class Tier:
         parent = self.parents[block]
         if parent != NO_BLOCK:
             self.children[parent] -= 1
-            self._inherits(parent, block)
+            self._inherit(parent, block)
         return name
 
-    def _inherits(self, parent: int, block: int) -> bool:
-        """Hand age and rank on: whoever has used a block has used those before it at the same time.
-
-        Returns:
-            Whether the parent is not to be kept longer than the block.
-        """
-        ages, age = self.ages, self.ages[block]
+    def _inherit(self, parent: int, block: int) -> None:
+        """Whoever has used a block has used those before it at the same time."""
+        if self.policy.ages_by_use:
+            self.ages[parent] = max(self.ages[parent], self.ages[block])
         if self.policy.ranked:
-            ranks, rank = self.ranks, self.ranks[block]
-            if ranks[parent] < rank:
-                ranks[parent] = rank
-            if ages[parent] < age:
-                ages[parent] = age
-            return ranks[parent] == rank and ages[parent] == age
-        if ages[parent] < age and self.policy.ages_by_use:
-            ages[parent] = age
-        return ages[parent] <= age
+            self.ranks[parent] = max(self.ranks[parent], self.ranks[block])
 
     def eviction_key(self, block: int) -> int | None:
         """Return what orders a block among those that can be given up, or None if it cannot be."""
