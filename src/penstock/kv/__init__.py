@@ -13,7 +13,9 @@ _EXPORTS: dict[str, str] = {
     "BlockPool": "pool",
     "BlockRemoved": "events",
     "BlockStored": "events",
+    "EventBatch": "wire",
     "EventLog": "events",
+    "EventPublisher": "publishing",
     "KVHookEvent": "hooks",
     "KVHookPoint": "hooks",
     "KVVeto": "hooks",
@@ -29,7 +31,10 @@ _EXPORTS: dict[str, str] = {
     "follow": "feed",
     "ndjson_lines": "feed",
     "pack_tokens": "chain",
+    "read_frames": "wire",
     "read_ndjson_line": "feed",
+    "subscribe": "subscribing",
+    "write_frames": "wire",
 }
 
 __all__ = [
@@ -37,7 +42,9 @@ __all__ = [
     "BlockPool",
     "BlockRemoved",
     "BlockStored",
+    "EventBatch",
     "EventLog",
+    "EventPublisher",
     "KVHookEvent",
     "KVHookPoint",
     "KVVeto",
@@ -53,14 +60,24 @@ __all__ = [
     "follow",
     "ndjson_lines",
     "pack_tokens",
+    "read_frames",
     "read_ndjson_line",
+    "subscribe",
+    "write_frames",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "zmq":
+            raise
+        raise ImportError(
+            f"{name} needs the package pyzmq; install it with: pip install 'penstock[kv-events]'"
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from penstock.errors import RemoteProtocolError
-from penstock.kv.events import AllBlocksCleared, BlockHash, BlockStored, NumberedEvent
+from penstock.kv.events import AllBlocksCleared, BlockHash, BlockStored, CacheEvent, NumberedEvent
 
 
 class PrefixIndex:
@@ -19,18 +19,25 @@ class PrefixIndex:
         self.next_seq = 0
 
     def apply(self, numbered: NumberedEvent) -> None:
-        """Take in the next event.
+        """Take in the next event; see ``take``."""
+        self.take(numbered.seq, (numbered.event,))
+
+    def take(self, seq: int, events: Sequence[CacheEvent]) -> None:
+        """Take in the next events, which have one number together, as messages of ZeroMQ have.
 
         Raises:
-            RemoteProtocolError: It is not the next one; nothing was changed.  Ask for those from ``next_seq``
+            RemoteProtocolError: They are not the next; nothing was changed.  Ask for those from ``next_seq``
                 on, or ``restart`` from a snapshot.
         """
-        if numbered.seq != self.next_seq:
+        if seq != self.next_seq:
             raise RemoteProtocolError(
-                f"event {numbered.seq} came where {self.next_seq} was due; ask for a replay from there"
+                f"event {seq} came where {self.next_seq} was due; ask for a replay from there"
             )
         self.next_seq += 1
-        event = numbered.event
+        for event in events:
+            self._apply(event)
+
+    def _apply(self, event: CacheEvent) -> None:
         if isinstance(event, AllBlocksCleared):
             self._media.clear()
         elif isinstance(event, BlockStored):
