@@ -47,7 +47,7 @@ class Gatewayed:
         await self.hub.start()
         await self._runner.start()
         with anyio.fail_after(WAIT_S):
-            while not any(runner.connected for runner in self.hub.runners):
+            while not any(runner.takes for runner in self.hub.runners):
                 await anyio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:

@@ -75,6 +75,7 @@ class FakeRunner:
         self.connection = FakeConnection()
         self.session.resume(self.link.link.received)
         self.link.attach(self.connection, self.session.received)
+        self.give(self.session.parcel())  # so it has the welcome
         return self
 
     def drop(self) -> None:
@@ -94,14 +95,14 @@ class FakeRunner:
         self.link.feed(self.connection, parcel)
 
     async def listen(self) -> list[Message]:
-        """Return what has come since, and answer pings."""
+        """Return what has come since, but for pings, which are answered."""
         await turns()
         parcels, self.connection.parcels = self.connection.parcels, []
         new = [message for parcel in parcels for message in self.session.feed(parcel)]
         self.heard += new
         if self.answers_pings:
             self.say(*(Pong(number=message.number) for message in new if isinstance(message, Ping)))
-        return new
+        return [message for message in new if not isinstance(message, Ping)]
 
     async def opened(self) -> list[Open]:
         """Return the calls that have come since."""

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from gateway.fakes import IDEMPOTENT, PREDICT, FakeRunner, World, turns
+from gateway.fakes import IDEMPOTENT, PREDICT, FakeConnection, FakeRunner, World, turns
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.runner_link import CLOSE_AWAY, CLOSE_BAD, CLOSE_REMOVED
 from penstock.protocol.dispatch import LOCAL
@@ -427,6 +427,18 @@ async def test_whatever_a_runner_says_shows_that_it_is_there(world: World) -> No
     await world.last(live)
 
 
+async def test_a_runner_gets_no_call_before_it_is_known_to_have_its_session(world: World) -> None:
+    session = world.hub.admit(RunnerHello(name="one", offers=[PREDICT]))
+    connection = FakeConnection()
+    session.attach(connection, 0)
+    live = await world.call()
+    assert (session.state, session.load) == ("connecting", 0)
+    assert (await world.hub.health()).status == "starting"
+    session.detach(connection)  # the welcome was lost, and nobody can come back to this session
+    assert session.gone
+    assert (await world.last(live)).code == "unavailable"
+
+
 async def test_a_session_that_is_gone_is_answered_with_a_new_one(world: World) -> None:
     one = world.runner()
     session = one.link.session
@@ -573,6 +585,7 @@ async def test_a_key_that_is_revoked_ends_the_runner_at_the_next_heartbeat(world
     one = FakeRunner(world.hub, "one", (PREDICT,))
     one.link = runner
     runner.attach(one.connection, 0)
+    one.give(one.session.parcel())
     await world.beat(one)
     welcome[0] = False
     await world.beat(one)

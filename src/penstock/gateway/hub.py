@@ -90,9 +90,14 @@ class Hub(Hosting):
     async def aclose(self) -> None:
         """Cancel what is in flight, and close the runners' connections; they dial again."""
         self._enter("draining", "closing")
-        await self._stop_calls()
+        await self._cancel_all()
+        for runner in self.runners:
+            if not runner.connected:
+                runner.leave()  # nobody is there to say that a call has stopped
+        await self._tasks.settle(self.limits.cancel_grace_s)
         for runner in self.runners:
             runner.leave()
+        await self._stop_calls()
         await self.links.settle(CLOSE_S)
         await self.links.aclose()
         self._store.close()
@@ -130,7 +135,7 @@ class Hub(Hosting):
         )
 
     def _waits_for(self) -> str:
-        return "" if any(runner.connected for runner in self.runners) else "a runner"
+        return "" if any(runner.connected and runner.confirmed for runner in self.runners) else "a runner"
 
     def _checks(self) -> Mapping[str, str]:
         return {**{runner.name: runner.status for runner in self.runners}, **super()._checks()}

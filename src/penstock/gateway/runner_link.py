@@ -93,6 +93,7 @@ class RunnerLink:
         self.draining = False  # it is given no more calls
         self.leaving = False  # ... as it said itself
         self.gone = False
+        self.confirmed = False  # it has the welcome, and with it the secret by which it comes back
         self.connected_at = clock.wall()
         self.load = 0  # places taken
         self.used: Counter[str] = Counter()  # ... by command
@@ -119,7 +120,7 @@ class RunnerLink:
     @property
     def takes(self) -> bool:
         """Whether it may be given calls."""
-        return self.connected and self.expected
+        return self.connected and self.confirmed and self.expected
 
     @property
     def expected(self) -> bool:
@@ -142,11 +143,13 @@ class RunnerLink:
 
     @property
     def state(self) -> str:
-        """How it is, in a word: connected, draining, leaving, away or gone."""
+        """How it is, in a word: connecting, connected, draining, leaving, away or gone."""
         if self.gone:
             return "gone"
         if self._away_since is not None:
             return "away"
+        if not self.confirmed:
+            return "connecting"
         return "leaving" if self.leaving else "draining" if self.draining else "connected"
 
     @property
@@ -231,6 +234,7 @@ class RunnerLink:
         self._away_since = None
         self._unanswered = 0
         self._plan(self._settings.heartbeat_s, self._beat)
+        self._ping()
         self._watcher.changed(self)
 
     def detach(self, connection: Connection) -> None:
@@ -256,6 +260,9 @@ class RunnerLink:
             return
         if messages:
             self._unanswered = 0
+        if not self.confirmed:
+            self.confirmed = True
+            self._watcher.changed(self)
         try:
             for message in messages:
                 self._heard(message)
@@ -339,8 +346,11 @@ class RunnerLink:
             self._go_away("it does not answer")
             return
         self._unanswered += 1
-        self._number += 1
         self._plan(self._settings.heartbeat_s, self._beat)
+        self._ping()
+
+    def _ping(self) -> None:
+        self._number += 1
         self.send(Ping(number=self._number))
 
     def _go_away(self, why: str) -> None:
@@ -350,6 +360,9 @@ class RunnerLink:
         self._drop_timer()
         if self.leaving and not self._calls:
             self.lose("it has left", CLOSE_NORMAL)
+            return
+        if not self.confirmed:
+            self.lose("it never answered", CLOSE_AWAY)
             return
         self._let_checks_be()
         self._away_since = self._clock.monotonic()
