@@ -6,6 +6,9 @@ A round allocates and frees one request of 4,096 tokens in blocks of 16, whose f
 and whose other half is new each time; the pool is full, so that each round evicts as much as it stores.  Both
 pools hash the same bytes the same way, and every answer is checked.  The naive pool is a dictionary of block
 objects, with an ordered dictionary for those that are reusable.  Times are those of the CPU.
+
+With `--vllm WHEEL` vLLM's own path is measured beside them: see `peers/vllm_blocks.py`.  It publishes no
+events then; penstock's pool always keeps them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
+import sys
 import time
 import tracemalloc
 from array import array
@@ -21,10 +25,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
+from pathlib import Path
 
 from penstock.kv.events import EventLog
 from penstock.kv.pool import BlockPool
 from penstock.protocol.kv import KVAllocateParams, KVDType, KVLayout
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+
+from vllm_blocks import vllm_round
 
 TOKENS, BLOCK = 4096, 16
 BLOCKS = TOKENS // BLOCK
@@ -176,10 +185,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", default="1000,10000,100000,1000000")
+    parser.add_argument("--vllm", type=Path, help="the wheel of vLLM, to compare with it")
     args = parser.parse_args()
     policies = ("lru", "lfu", "fifo", "ttl", "priority")
     runs = {"naive": naive_round(10_000)} | {name: pool_round(10_000, name) for name in policies}
-    show("allocate and free, 10,000 blocks", compare(runs, dict.fromkeys(runs, 10_000), args), "naive")
+    if args.vllm:
+        runs = {"vllm": vllm_round(args.vllm, 10_000, BLOCK)} | runs
+    show(
+        "allocate and free, 10,000 blocks", compare(runs, dict.fromkeys(runs, 10_000), args), next(iter(runs))
+    )
     sizes = {f"{int(size):,} blocks": int(size) for size in args.sizes.split(",")}
     runs = {name: pool_round(size, "lru") for name, size in sizes.items()}
     show("by the size of the pool, lru", compare(runs, sizes, args), next(iter(sizes)))
