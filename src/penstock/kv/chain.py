@@ -75,11 +75,11 @@ def chain_hashes(parent: bytes, packed: bytes, block_size: int) -> list[bytes]:
 
 
 @lru_cache(maxsize=512)
-def _stretch(parent: bytes, packed: bytes, block_size: int) -> list[bytes]:
-    """Hash a few blocks.  What many requests begin with is kept: to look it up is quicker than to hash it."""
+def _stretch(parent: bytes, packed: bytes, block_size: int) -> Sequence[bytes]:
+    """Hash a few full blocks.  What many requests begin with is kept, as looking it up is quicker."""
     step = block_size * TOKEN_BYTES
     hashes = []
-    for end in range(step, len(packed) + 1, step):
-        parent = blake2b(parent + packed[end - step : end], digest_size=HASH_BYTES).digest()
+    for start in range(0, len(packed), step):
+        parent = blake2b(parent + packed[start : start + step], digest_size=HASH_BYTES).digest()
         hashes.append(parent)
     return hashes

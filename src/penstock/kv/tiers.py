@@ -169,40 +169,26 @@ class Tier:
 
     def _evict_chain(self, block: int, count: int, gone: list[bytes]) -> None:
         """Give up a block, and those before it for as long as they are next: most chains go as a whole."""
-        index, hashes, parents, children, ages, ranks = (
-            self.index,
-            self.hashes,
-            self.parents,
-            self.children,
-            self.ages,
-            self.ranks,
-        )
-        ranked, by_use, queued = self.policy.ranked, self.policy.ages_by_use, self.queue.queued
-        age, rank = ages[block], ranks[block] if ranked else 0
+        index, hashes, parents, children = self.index, self.hashes, self.parents, self.children
+        refs, ages, ranks, queued = self.refs, self.ages, self.ranks, self.queue.queued
+        age, ranked = ages[block], self.policy.ranked
+        rank = ranks[block] if ranked else 0
+        give, tell = self.blank.append, gone.append
         for left in range(count - len(gone), 0, -1):
             name = hashes[block]
             assert name is not None
             del index[name]
             hashes[block] = None
-            gone.append(name)
-            self.blank.append(block)
+            tell(name)
+            give(block)
             parent = parents[block]
             if parent == NO_BLOCK:
                 return
             followers = children[parent] - 1
             children[parent] = followers
-            later = followers or left == 1 or self.refs[parent]
-            if by_use:  # whoever has used a block has used those before it at the same time
-                if ages[parent] > age:
-                    later = True
-                else:
-                    ages[parent] = age
-            if ranked:
-                if ranks[parent] > rank:
-                    later = True
-                else:
-                    ranks[parent] = rank
-            if later:
+            kept = followers or left == 1 or refs[parent] or ages[parent] > age
+            if kept or (ranked and ranks[parent] > rank):
+                self._inherit(parent, age, rank)
                 self.queue.add(parent)
                 return
             if queued[parent]:
@@ -235,15 +221,15 @@ class Tier:
         parent = self.parents[block]
         if parent != NO_BLOCK:
             self.children[parent] -= 1
-            self._inherit(parent, block)
+            self._inherit(parent, self.ages[block], self.ranks[block] if self.policy.ranked else 0)
         return name
 
-    def _inherit(self, parent: int, block: int) -> None:
+    def _inherit(self, parent: int, age: int, rank: int) -> None:
         """Whoever has used a block has used those before it at the same time."""
         if self.policy.ages_by_use:
-            self.ages[parent] = max(self.ages[parent], self.ages[block])
+            self.ages[parent] = max(self.ages[parent], age)
         if self.policy.ranked:
-            self.ranks[parent] = max(self.ranks[parent], self.ranks[block])
+            self.ranks[parent] = max(self.ranks[parent], rank)
 
     def eviction_key(self, block: int) -> int | None:
         """Return what orders a block among those that can be given up, or None if it cannot be."""
