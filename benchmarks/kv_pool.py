@@ -162,12 +162,12 @@ def show(title: str, rates: dict[str, list[float]], of: str) -> None:
 
 
 def memory(num_blocks: int, tokens_each: int) -> float:
-    """Return the bytes per block of a pool that is full of chains so many tokens long."""
+    """Return the bytes per block of a pool that is full of chains so many tokens long, and has long been."""
     gc.collect()
     tracemalloc.start()
     pool = BlockPool(num_blocks, BLOCK, events=EventLog(max_events=1))
     params = PARAMS.model_copy(update={"num_tokens": tokens_each})
-    for number in range(num_blocks * BLOCK // tokens_each):
+    for number in range(3 * num_blocks * BLOCK // tokens_each):  # most of it evicts
         pool.free(pool.allocate(params, range(number, number + tokens_each), salt=""))
     gc.collect()
     used, _ = tracemalloc.get_traced_memory()
