@@ -61,10 +61,12 @@ class AsgiConnection:
     def close(self, code: int, reason: str) -> None:
         """See ``Connection.close``."""
         if not self._closing:
+            self._tasks.start(self.aclose(code, reason), name="closing a runner")
             self._closing = True
-            self._tasks.start(self._close(code, reason), name="closing a runner")
 
-    async def _close(self, code: int, reason: str) -> None:
+    async def aclose(self, code: int, reason: str) -> None:
+        """Close; returns within seconds."""
+        self._closing = True
         with anyio.move_on_after(CLOSE_S):
             try:
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
@@ -137,7 +139,7 @@ class RunnerDoor:
             await connection.send(encode_hello(Refusal(code=error.code, message=error.message)))
         except OSError:
             return
-        connection.close(FAULTS[error.code].ws_close or CLOSE_BAD, error.code.value)
+        await connection.aclose(FAULTS[error.code].ws_close or CLOSE_BAD, error.code.value)
 
     async def _serve(self, receive: Receive, connection: AsgiConnection, runner: RunnerLink) -> None:
         burst = 0

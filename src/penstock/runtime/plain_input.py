@@ -41,7 +41,7 @@ def plainly_fits(value: object, schema: object) -> bool:
     if not all(isinstance(name, str) and name in value for name in required):
         return False
     if not schema.keys() - _WORDS - {"type", "required"}:
-        return schema.get("type", "object") == "object"
+        return bool(schema.get("type", "object") == "object")
     return all(name in known and _fits(item, known[name], _DEPTH) for name, item in value.items())
 
 

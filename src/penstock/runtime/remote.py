@@ -36,6 +36,7 @@ class RemoteCall:
             opening.window // 4
         )  # one credit a quarter of the window: few messages, and none too late
         self._owed = 0
+        self._uncredited = 0  # bytes of items that have come and were not taken
         self._ready: list[Ready] = []
         self._waiter: asyncio.Future[None] | None = None
         self._over = asyncio.get_running_loop().create_future()
@@ -65,7 +66,7 @@ class RemoteCall:
             await self._waiter
         ready, self._ready = self._ready, []
         self.untaken = 0
-        self._settle(ready)
+        self._settle()
         return ready
 
     def result(self) -> End:
@@ -106,7 +107,9 @@ class RemoteCall:
         """Take a message about this call."""
         if isinstance(message, Items):
             self.begun = True
-            self.untaken += sum(map(len, message.items))
+            size = sum(map(len, message.items))
+            self.untaken += size
+            self._uncredited += size
             self._ready += message.items
         elif isinstance(message, Progress):
             self.untaken += len(message.about)
@@ -124,8 +127,9 @@ class RemoteCall:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _settle(self, taken: list[Ready]) -> None:
-        self._owed += sum(len(entry) for entry in taken if isinstance(entry, bytes))
+    def _settle(self) -> None:
+        self._owed += self._uncredited
+        self._uncredited = 0
         if self._owed >= self._credit_at and not self._over.done():
             self._carrier.send(Credit(request_id=self._request_id, size=self._owed))
             self._owed = 0
