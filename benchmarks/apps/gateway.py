@@ -16,6 +16,7 @@ import uvloop
 from hosting import pin_to_core, say_ready
 from penstock_app import rt
 
+from penstock.calls.tasks import TaskOwner
 from penstock.compose import build_gateway
 from penstock.observability.exposition import Exposition
 from penstock.observability.recorder import Recorder
@@ -32,24 +33,33 @@ async def run(url: str) -> None:
         await runner.aclose()
 
 
+def start_runner(url: str) -> subprocess.Popen[bytes]:
+    """Start the runner's process, which ends with this one."""
+    own = [sys.executable, __file__, "--runner", url.replace("http", "ws")]
+    cores = set(range(os.cpu_count() or 1))
+    return subprocess.Popen(own, stdin=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+
+
 async def serve() -> None:
     """Be the gateway, with a runner that has dialled it."""
-    recorder = Recorder()
+    recorder = Recorder()  # metrics are on, as they are in `penstock gateway`
     settings = ServerSettings(port=0)
     hub, extension = build_gateway("gateway", settings, observer=recorder)
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    host = Host(hub, settings, address.set_result, Exposition(recorder), extension)
-    serving = asyncio.get_running_loop().create_task(host.serve())
-    url = await address
-    own = [sys.executable, __file__, "--runner", url.replace("http", "ws")]
-    every = os.sched_getaffinity(0) if len(os.sched_getaffinity(0)) > 1 else set(range(os.cpu_count() or 1))
-    runner = subprocess.Popen(own, stdin=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, every))
-    while not any(each.takes for each in hub.runners):
+    runners: list[subprocess.Popen[bytes]] = []
+    ports: list[int] = []
+
+    def ready(url: str) -> None:
+        ports.append(int(url.rpartition(":")[2]))
+        runners.append(start_runner(url))
+
+    host = Host(hub, settings, ready, Exposition(recorder), extension)
+    tasks = TaskOwner()
+    serving = tasks.start(host.serve(), name="gateway")
+    while not any(runner.takes for runner in hub.runners):  # noqa: ASYNC110 - a benchmark may look
         await asyncio.sleep(0.01)
-    say_ready(int(url.rpartition(":")[2]))
-    try:
-        await serving
-    finally:
+    say_ready(ports[0])
+    await serving
+    for runner in runners:
         assert runner.stdin is not None
         runner.stdin.close()
         runner.wait()
