@@ -38,6 +38,7 @@ _ABORTS = 2
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 # At the start of a line, where no text of the model can stand.
 _LAST_EVENT = b"\ndata: [DONE]"
+_OVERLAP = len(_LAST_EVENT) - 1
 
 
 class AsyncNetworkStream(Protocol):
@@ -178,8 +179,9 @@ class Sending(httpx.AsyncByteStream):
         self._chunks.append(chunk)
         self._size += len(chunk)
         # Seen here, so that an end which its reader has not come to yet is no reason for an abort.
-        self._ended = self._ended or _LAST_EVENT in self._tail + chunk
-        self._tail = (self._tail + chunk)[-len(_LAST_EVENT) :]
+        if not self._ended:
+            self._ended = _LAST_EVENT in chunk or _LAST_EVENT in self._tail + chunk[:_OVERLAP]
+            self._tail = chunk[-_OVERLAP:] if len(chunk) >= _OVERLAP else (self._tail + chunk)[-_OVERLAP:]
         self._changed.set()
 
     async def _change(self) -> None:
