@@ -37,10 +37,12 @@ POLICIES = ("lru", "lfu", "fifo", "ttl", "priority")
 SCOPES = ("", "tenant")
 DEVICES = ("gpu", "cpu", "disk")
 
-# Few tokens, so that prefixes meet often; few blocks, so that they are soon gone.
-tokens = st.lists(st.integers(0, 1), max_size=9).map(tuple)
-few = st.integers(0, 5)
-scopes = st.sampled_from(SCOPES)
+# Few sequences that share beginnings, so that prefixes meet often; few blocks, so that they are soon gone.
+SEQUENCES = ((0,) * 9, (0, 0, 0, 0, 1, 1, 1, 1, 1), (0, 0, 1, 1, 0, 0, 1, 1, 0), (1,) * 9)
+tokens = st.builds(lambda which, length: which[:length], st.sampled_from(SEQUENCES), st.integers(2, 9))
+rarely = st.integers(0, 19).map(lambda luck: luck == 7)
+few = st.integers(0, 3)
+scopes = st.sampled_from(("", "", "", "tenant"))
 priorities = st.integers(-1, 2)
 picks = st.integers(0, 1000)
 
@@ -64,7 +66,7 @@ def hash_of(path: Path) -> bytes:
 class PoolAndModel(RuleBasedStateMachine):
     policy = ""
 
-    @initialize(sizes=st.tuples(st.integers(2, 9), st.integers(1, 6), st.integers(1, 4)))
+    @initialize(sizes=st.tuples(st.integers(4, 12), st.integers(2, 6), st.integers(1, 4)))
     def start(self, sizes: tuple[int, int, int]) -> None:
         named = dict(zip(DEVICES, sizes, strict=True))
         policy: str | Policy = Ttl(TTL_MS / 1000) if self.policy == "ttl" else self.policy
@@ -119,10 +121,15 @@ class PoolAndModel(RuleBasedStateMachine):
     some = precondition(lambda self: self.handles)
 
     @rule(known=tokens, more=few, scope=scopes, priority=priorities)
+    def allocate_and_free(self, known: tuple[int, ...], more: int, scope: str, priority: int) -> None:
+        before = self.given
+        self.allocate(known, more, scope, priority)
+        if before + 1 in self.handles:
+            self.free(-1, True, True)
+
+    @rule(known=tokens, more=few, scope=scopes, priority=priorities)
     def allocate(self, known: tuple[int, ...], more: int, scope: str, priority: int) -> None:
         room = len(known) + more
-        if not room:
-            return
         number = self.given = self.given + 1
 
         def real() -> int:
@@ -195,19 +202,20 @@ class PoolAndModel(RuleBasedStateMachine):
 
     @rule(known=tokens, scope=scopes, priority=priorities)
     def prefetch(self, known: tuple[int, ...], scope: str, priority: int) -> None:
-        if known:
-            request = Request("gpu", scope, known, len(known), priority)
-            self.same(
-                lambda: self.pool.prefetch(params(len(known)), known, salt=scope, priority=priority),
-                lambda: self.model.prefetch(request),
-            )
+        request = Request("gpu", scope, known, len(known), priority)
+        self.same(
+            lambda: self.pool.prefetch(params(len(known)), known, salt=scope, priority=priority),
+            lambda: self.model.prefetch(request),
+        )
 
     @rule(count=few, device=st.sampled_from(DEVICES))
     def evict(self, count: int, device: str) -> None:
         self.same(lambda: self.pool.evict(count, device=device), lambda: self.model.evict(count, device))
 
-    @rule(force=st.booleans())
-    def clear(self, force: bool) -> None:
+    @rule(force=st.booleans(), now=rarely)
+    def clear(self, force: bool, now: bool) -> None:
+        if not now:
+            return
         self.same(lambda: self.pool.clear(force), lambda: self.model.clear(force=force))
         if not self.model.requests:
             self.handles.clear()
@@ -216,9 +224,9 @@ class PoolAndModel(RuleBasedStateMachine):
     def time_passes(self, pause_ms: int) -> None:
         self.model.now_ms += pause_ms
 
-    @rule()
-    def the_hook_forbids_or_allows_to_evict(self) -> None:
-        self.model.veto_evict = not self.model.veto_evict
+    @rule(forbids=rarely)
+    def the_hook_forbids_or_allows_to_evict(self, forbids: bool) -> None:
+        self.model.veto_evict = forbids
 
     # -- what always holds -----------------------------------------------------------------------------
 
