@@ -126,6 +126,8 @@ async def arrived(call: Handle, items: int) -> None:
     live = call.way.dispatcher.find(call.request_id, LOCAL)
     assert isinstance(live, Live)
     await until(lambda: live.items() >= items, lambda: f"{live.items()} items")
+    for _ in range(3):  # the turns in which those who wait for items are told
+        await asyncio.sleep(0)
 
 
 async def told(call: Handle) -> None:

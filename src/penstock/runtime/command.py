@@ -44,11 +44,12 @@ class Kind(Enum):
     AWAITABLE = "async def"
     GENERATOR = "generator"
     ASYNC_GENERATOR = "async generator"
+    BATCHES = "batches"  # of items; never an author's
 
     @property
     def streaming(self) -> bool:
         """Whether it yields items."""
-        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.BATCHES)
 
     @property
     def blocking(self) -> bool:

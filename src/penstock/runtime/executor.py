@@ -47,6 +47,18 @@ class Hold(Protocol):
         ...
 
 
+class Batches(Protocol):
+    """Items that come several at a time."""
+
+    async def take(self) -> list[Any]:
+        """Return those that are there, once there are some; an empty list at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop whatever makes them, and wait for that."""
+        ...
+
+
 @dataclass(slots=True)
 class Work:
     """One call, ready to run.
@@ -137,6 +149,8 @@ class Executor:
             call = interruptible(call, live.on_cut, streaming=kind.streaming)
         if kind is Kind.ASYNC_GENERATOR:
             return await self._pump(live, call())
+        if kind is Kind.BATCHES:
+            return await self._pump_batches(live, call())
         if kind is Kind.GENERATOR:
             return await self._pump_batches(live, ThreadedItems(self._threads, copy_context(), call))
         if kind is Kind.AWAITABLE:
@@ -174,7 +188,7 @@ class Executor:
             await items.aclose()
         return last
 
-    async def _pump_batches(self, live: Live, items: ThreadedItems) -> object:
+    async def _pump_batches(self, live: Live, items: Batches) -> object:
         append, wall, log, readers = live.log.item, self._wall, live.log, live.readers
         live.work = items
         last: object = None

@@ -7,8 +7,7 @@ forwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -17,7 +16,7 @@ import msgspec
 
 from penstock.calls.live import Live
 from penstock.protocol.messages import CancelReason
-from penstock.protocol.session import End, Open, read_object
+from penstock.protocol.session import End, Open, Progress, read_object
 from penstock.protocol.values import Json
 from penstock.runtime.command import BoundCommand, Kind
 from penstock.runtime.manifest_parts import NO_SETTINGS
@@ -70,9 +69,7 @@ class Forwarding:
             destination: Where.
         """
         forward, kind = (
-            (self._stream, Kind.ASYNC_GENERATOR)
-            if bound.command.streaming
-            else (self._answer, Kind.AWAITABLE)
+            (self._stream, Kind.BATCHES) if bound.command.streaming else (self._answer, Kind.AWAITABLE)
         )
         function = partial(forward, destination, live, text)
         command = replace(bound.command, function=function, kind=kind, isolation="inline")
@@ -101,42 +98,35 @@ class Forwarding:
 
     # -- calls ---------------------------------------------------------------------------------------
 
-    async def _stream(
-        self, destination: Destination, live: Live, text: bytes, /, **_: Any
-    ) -> AsyncGenerator[Json, None]:
-        async with self._remote(destination, live, text) as call:
-            while ready := await call.take():
-                for entry in ready:
-                    if isinstance(entry, bytes):
-                        yield Json(entry)
-                    else:
-                        live.note("progress", read_object(entry.about))
-            await _conclude(live, call)
+    def _stream(self, destination: Destination, live: Live, text: bytes, /, **_: Any) -> ForwardedItems:
+        return ForwardedItems(self, destination, live, text)
 
     async def _answer(self, destination: Destination, live: Live, text: bytes, /, **_: Any) -> Json:
-        async with self._remote(destination, live, text) as call:
+        call = await self.open(destination, live, text)
+        try:
             while ready := await call.take():
                 for entry in ready:
                     if not isinstance(entry, bytes):
                         live.note("progress", read_object(entry.about))
             end = await _conclude(live, call)
             return Json(end.answer or b"null")
+        finally:
+            await self.leave(live, call)
 
-    @asynccontextmanager
-    async def _remote(
-        self, destination: Destination, live: Live, text: bytes
-    ) -> AsyncGenerator[Forwarded, None]:
+    async def open(self, destination: Destination, live: Live, text: bytes) -> Forwarded:
+        """Open a call where it is to run."""
         call = await destination(live, partial(self._opening_in_time, live, text))
         self._forwarded.add(live.request_id)
+        return call
+
+    async def leave(self, live: Live, call: Forwarded) -> None:
+        """Return once a call has stopped there; it is cancelled unless it has ended."""
         try:
-            yield call
+            await call.stop(live.cancel_reason or CancelReason.CALLER, self._grace_s)
         finally:
-            try:
-                await call.stop(live.cancel_reason or CancelReason.CALLER, self._grace_s)
-            finally:
-                self._forwarded.discard(live.request_id)
-                if call.end is not None:
-                    _learn(live, call.end)
+            self._forwarded.discard(live.request_id)
+            if call.end is not None:
+                _learn(live, call.end)
 
     def _opening_in_time(self, live: Live, text: bytes) -> Open:
         """Return what opens the call, unless its time has passed while it waited for its place."""
@@ -144,6 +134,67 @@ class Forwarding:
         if live.cancel_reason is not None:
             raise asyncio.CancelledError
         return self.opening(live, text)
+
+
+class ForwardedItems:
+    """The items of a call that runs elsewhere; ``penstock.runtime.executor.Batches``.
+
+    Args:
+        forwarding: Opens it, with the first batch.
+        destination: Where.
+        text: The input, JSON.
+    """
+
+    def __init__(self, forwarding: Forwarding, destination: Destination, live: Live, text: bytes) -> None:
+        self._forwarding = forwarding
+        self._destination = destination
+        self._live = live
+        self._text = text
+        self._call: Forwarded | None = None
+        self._ready: list[Ready] = []
+
+    async def take(self) -> list[Json]:
+        """Return the items that are there, once there are some; an empty list at the end.
+
+        Raises:
+            CallError: It failed there.
+            asyncio.CancelledError: It was cut there, or here.
+        """
+        if self._call is None:
+            self._call = await self._forwarding.open(self._destination, self._live, self._text)
+        while True:
+            self._ready = self._ready or await self._call.take()
+            if not self._ready:
+                await _conclude(self._live, self._call)
+                return []
+            if items := self._next_items():
+                return items
+
+    async def aclose(self) -> None:
+        """Return once the call has stopped."""
+        if self._call is not None:
+            await self._forwarding.leave(self._live, self._call)
+
+    def stack(self) -> str:
+        """Where it is."""
+        return "elsewhere: in another process, or on a runner"
+
+    def _next_items(self) -> list[Json]:
+        """Return the items up to the next note; a note that comes first is written down."""
+        ready = self._ready
+        if Progress not in map(type, ready):
+            self._ready = []
+            return list(map(Json, ready))  # type: ignore[arg-type]
+        items: list[Json] = []
+        for number, entry in enumerate(ready):
+            if not isinstance(entry, bytes):
+                if not items:
+                    self._live.note("progress", read_object(entry.about))
+                    number += 1
+                self._ready = ready[number:]
+                break
+            items.append(Json(entry))
+        return items
 
 
 def _learn(live: Live, end: End) -> None:
