@@ -262,3 +262,13 @@ def test_the_check_sees_wrong_books(pool: BlockPool, harm: Callable[[Any], objec
     harm(pool._main)
     with pytest.raises(LocalProtocolError, match="gpu"):
         pool.check()
+
+
+def test_a_use_that_is_not_kept_counts_for_the_blocks_before_it(pool: BlockPool) -> None:
+    shared, follower, other, gone = [0] * 4, [1] * 4, [2] * 4, [3] * 4
+    pool.free(pool.allocate(params(8), shared + follower))
+    pool.free(pool.allocate(params(4), other))
+    pool.free(pool.allocate(params(8), shared + gone), keep_in_cache=False)
+    assert pool.evict(2) == 2
+    assert pool.allocate(params(8), shared + follower).reused_tokens == 4
+    assert pool.allocate(params(4), other).reused_tokens == 0
