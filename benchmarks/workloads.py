@@ -217,7 +217,35 @@ PEERS = (
     ),
 )
 
+GATEWAY = Contender(
+    "penstock_gateway", "gateway.py", "predict", "the same on a runner behind a gateway", both_cores=True
+)
+
 OTHERS = (
+    Workload(
+        name="gateway",
+        what="the streams of `stream-256tok` from a runner, through a gateway: two processes on two cores",
+        items=256,
+        connections=(1, 32),
+        contenders=(BARE, SCRIPTED, GATEWAY),
+    ),
+    Workload(
+        name="gateway-first",
+        what="streams of one token, through a gateway",
+        items=1,
+        connections=(1,),
+        contenders=(
+            Contender("bare", "bare.py", "one", "bare ASGI app: three frames in one write"),
+            Contender("penstock_scripted", "penstock_app.py", "one", "penstock over the scripted engine"),
+            Contender(
+                "penstock_gateway",
+                "gateway.py",
+                "one",
+                "the same on a runner behind a gateway",
+                both_cores=True,
+            ),
+        ),
+    ),
     Workload(
         name="ws-256tok",
         what="WebSocket streams of 256 tokens that are always ready, one call at a time on each socket",
