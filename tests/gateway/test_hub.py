@@ -539,6 +539,82 @@ async def test_a_call_that_is_cancelled_while_it_looks_for_another_place_takes_n
     assert full.link.load == 0
 
 
+# -- state -----------------------------------------------------------------------------------------------
+
+STATEFUL = (PREDICT, Offer(name="initialize"), Offer(name="cleanup"))
+
+
+async def initialise(world: World, *runners: FakeRunner, given: bytes = b'{"model":"a"}') -> None:
+    """Have `initialize` run, on all of these."""
+    live = await world.call("initialize", input=given)
+    for runner in runners:
+        [opened] = await runner.opened()
+        assert (opened.command, opened.input) == ("initialize", given)
+        runner.end(opened.request_id, answer=b'{"state":["model"]}')
+    assert (await world.last(live)).status == "completed"
+
+
+async def test_initialize_runs_on_every_runner_and_on_those_that_come_later(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    plain = world.runner("plain")
+    await initialise(world, one, two)
+    assert await plain.opened() == []
+    later = world.runner("later", *STATEFUL)
+    assert later.link.state == "connecting"  # it gets no calls yet
+    [opened] = await later.opened()
+    assert (opened.command, opened.input) == ("initialize", b'{"model":"a"}')
+    later.end(opened.request_id, answer=b"{}")
+    await turns()
+    assert later.link.takes
+    later.drop()
+    later.connect()  # the same process, which has it
+    assert later.link.takes
+
+
+async def test_a_runner_whose_state_cannot_be_made_gets_no_calls_and_may_come_again(world: World) -> None:
+    one = world.runner("one", *STATEFUL)
+    await initialise(world, one)
+    later = world.runner("later", *STATEFUL)
+    [opened] = await later.opened()
+    later.end(opened.request_id, error=Failure(code=ErrorCode.COMMAND_FAILED, message="no", retryable=False))
+    await turns()
+    assert later.link.gone
+    assert later.connection.closed == (CLOSE_AWAY, "it has no state")
+
+
+async def test_initialize_fails_where_it_fails_on_one(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    live = await world.call("initialize")
+    [first], [second] = await one.opened(), await two.opened()
+    one.end(first.request_id, answer=b"{}")
+    two.end(second.request_id, error=Failure(code=ErrorCode.COMMAND_FAILED, message="no", retryable=False))
+    last = await world.last(live)
+    assert (last.code, last.error) == ("command_failed", "no")
+    assert world.runner("later", *STATEFUL).link.takes  # nothing is in force
+
+
+async def test_cleanup_runs_everywhere_too_and_then_nothing_is_in_force(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    await initialise(world, one, two)
+    live = await world.call("cleanup")
+    for runner in (one, two):
+        [opened] = await runner.opened()
+        assert opened.command == "cleanup"
+        runner.end(opened.request_id, answer=b"{}")
+    assert (await world.last(live)).status == "completed"
+    assert world.runner("later", *STATEFUL).link.takes
+
+
+async def test_a_runner_that_is_lost_while_it_initialises_fails_the_call(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    live = await world.call("initialize")
+    [first] = await one.opened()
+    one.end(first.request_id, answer=b"{}")
+    world.hub.remove("two")
+    assert (await world.last(live)).code == "unavailable"
+    assert two.link.gone
+
+
 # -- who is who ------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,11 @@ from penstock.calls.live import Live
 from penstock.calls.observer import NOBODY, Observer
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway.choosing import matches
+from penstock.gateway.everywhere import CallEverywhere, prepare
 from penstock.gateway.registry import Registry, RunnerAdmission
 from penstock.gateway.routed import RelayedInput, RoutedCall
-from penstock.gateway.runner_link import CLOSE_REMOVED, RunnerLink
+from penstock.gateway.runner_link import CLOSE_AWAY, CLOSE_REMOVED, RunnerLink
 from penstock.gateway.settings import GatewaySettings
 from penstock.protocol.dispatch import Caller, Description
 from penstock.protocol.messages import CancelReason, Start
@@ -27,7 +29,7 @@ from penstock.runtime.hosting import Hosting
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.offers import OfferedInput, bind_offer, describe_offer
 from penstock.runtime.opening import Opener, Served
-from penstock.runtime.state import ProjectState
+from penstock.runtime.state import CLEANUP, INITIALIZE, ProjectState
 
 CLOSE_S = 5.0  # how long the closing of the runners' connections may take
 
@@ -60,6 +62,8 @@ class Hub(Hosting):
         self.links = TaskOwner()
         """Owns what writes to runners, and closes their connections."""
         self._forwarding = Forwarding(self.settings.window, self.limits.cancel_grace_s)
+        self._preparing: set[str] = set()
+        self._initial: bytes | None = None  # what `initialize` was given last
         self._offers: dict[str, Offer] = {}
         self._commands: dict[str, BoundCommand] = {}
         self._admissions: dict[str, RunnerAdmission] = {}
@@ -166,6 +170,7 @@ class Hub(Hosting):
         self.runners.make_room(hello.name)
         session = secrets.token_hex(16)
         runner = RunnerLink(hello, session, self.settings, self._clock, self.links, self, still_welcome)
+        runner.prepared = self._initial is None or INITIALIZE not in runner.offers
         self.runners.add(runner)
         for offer in hello.offers:
             self._offer(offer)
@@ -204,6 +209,9 @@ class Hub(Hosting):
 
     def changed(self, runner: RunnerLink) -> None:
         """See ``Watcher.changed``."""
+        if not runner.prepared and runner.confirmed and runner.name not in self._preparing:
+            self._preparing.add(runner.name)
+            self.links.start(self._prepare(runner), name=f"preparing {runner.name}")
         if not runner.connected and any(self.runners.elsewhere(name, runner) for name in runner.offers):
             runner.strand()
         self._resize(runner)
@@ -220,6 +228,22 @@ class Hub(Hosting):
         for name in runner.offers:
             if self.runners.absent(name) is not None:
                 self._give_up_queue(name)
+
+    async def _prepare(self, runner: RunnerLink) -> None:
+        """Initialise a runner that came later than `initialize`; where that fails, it may try again."""
+        while not runner.prepared and not runner.gone:
+            given = self._initial
+            try:
+                if given is not None:
+                    await prepare(runner, INITIALIZE, given, self.settings.window)
+            except CallError as error:
+                _log.warning("runner %s: its %s failed: %s", runner.name, INITIALIZE, error.message)
+                runner.lose("it has no state", CLOSE_AWAY)
+            else:
+                runner.prepared = given is self._initial
+        self._preparing.discard(runner.name)
+        if not runner.gone:
+            self.changed(runner)
 
     def _check_offers(self, hello: RunnerHello, allowed: frozenset[str] | None) -> None:
         names = {offer.name for offer in hello.offers}
@@ -266,6 +290,8 @@ class Hub(Hosting):
 
     def route(self, bound: BoundCommand, live: Live, text: bytes) -> BoundCommand:
         """See ``Elsewhere.route``."""
+        if bound.command.name in (INITIALIZE, CLEANUP):
+            return self._forwarding.bind(bound, live, text, partial(self._open_everywhere, text))
         inputs = None
         offer = self._offers[bound.command.name]
         if offer.takes_stream:
@@ -278,6 +304,19 @@ class Hub(Hosting):
     async def everywhere(self, live: Live, text: bytes, run: Callable[[], Awaitable[object]]) -> object:
         """See ``Elsewhere.everywhere``: no state is made here."""
         return await run()
+
+    async def _open_everywhere(self, text: bytes, live: Live, opening: Callable[[], Open]) -> CallEverywhere:
+        command, route = live.start.command, live.start.route
+        (await self.runners.slot(live)).release()  # so there is one
+        runners = [runner for runner in self.runners.running(command) if runner.takes]
+        if route is not None:
+            runners = [runner for runner in runners if matches(runner, route)]
+
+        def done() -> None:
+            if route is None:
+                self._initial = text if command == INITIALIZE else None
+
+        return CallEverywhere(runners, opening(), done)
 
     async def _open_on_runner(
         self, inputs: RelayedInput | None, movable: bool, live: Live, opening: Callable[[], Open]

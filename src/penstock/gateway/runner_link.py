@@ -94,6 +94,7 @@ class RunnerLink:
         self.leaving = False  # ... as it said itself
         self.gone = False
         self.confirmed = False  # it has the welcome, and with it the secret by which it comes back
+        self.prepared = True  # it has the state that is in force
         self.connected_at = clock.wall()
         self.load = 0  # places taken
         self.used: Counter[str] = Counter()  # ... by command
@@ -120,7 +121,7 @@ class RunnerLink:
     @property
     def takes(self) -> bool:
         """Whether it may be given calls."""
-        return self.connected and self.confirmed and self.expected
+        return self.connected and self.confirmed and self.prepared and self.expected
 
     @property
     def expected(self) -> bool:
@@ -148,7 +149,7 @@ class RunnerLink:
             return "gone"
         if self._away_since is not None:
             return "away"
-        if not self.confirmed:
+        if not (self.confirmed and self.prepared):
             return "connecting"
         return "leaving" if self.leaving else "draining" if self.draining else "connected"
 
