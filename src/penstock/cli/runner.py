@@ -49,17 +49,21 @@ def runner(
     log_to_stderr()
 
     from penstock.compose import build_app
+    from penstock.errors import PenstockError
     from penstock.runner.runner import Runner
     from penstock.runner.service import serve
 
+    settings, labels = read_settings(workers=workers), _labels(label)
     try:
-        app = build_app(project, engine, read_settings(workers=workers), compat=compat)
-        dialling = Runner(
-            app, gateways, name or _own_name(), token=token, labels=_labels(label), capacity=capacity
-        )
-        run_loop(serve(dialling, lambda words: print(words, flush=True)))
+        app = build_app(project, engine, settings, compat=compat)
+    except PenstockError as error:
+        fail(describe_failure(error, project))
+    try:
+        dialling = Runner(app, gateways, name or _own_name(), token=token, labels=labels, capacity=capacity)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
+    try:
+        run_loop(serve(dialling, lambda words: print(words, flush=True)))
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
         fail(describe_failure(error, project))
 
