@@ -17,6 +17,7 @@ from penstock.protocol.call import Call
 from penstock.protocol.codec import NdjsonDecoder, SseDecoder
 from penstock.protocol.depth import MAX_DEPTH, check_depth
 from penstock.protocol.messages import WireForm, decode_frame
+from penstock.protocol.reliable import ReliableSession
 from penstock.protocol.requests import (
     CallBody,
     read_body,
@@ -24,7 +25,8 @@ from penstock.protocol.requests import (
     read_message,
     read_workflow_body,
 )
-from penstock.protocol.session import End, Open, SessionCodec, read_object
+from penstock.protocol.runners import encode_hello, read_hello, read_reply
+from penstock.protocol.session import End, Open, Ping, SessionCodec, read_object
 from penstock.runtime.conditions import Condition
 from penstock.runtime.manifest import load_manifest
 from penstock.runtime.parameters import InputSchema, Parameter
@@ -141,6 +143,32 @@ def _carried(found: object) -> None:
             found.error.error()
         if isinstance(found, Open):
             read_object(found.input)
+
+
+def hello(data: bytes) -> None:
+    """The first messages of a runner and a gateway are read, and can be written again, or are refused."""
+    for read in (read_hello, read_reply):
+        with suppress(RemoteProtocolError):
+            found = only({ErrorCode.FAILED_PRECONDITION}, lambda read=read: read(data))  # type: ignore[misc]
+            if found is not None:
+                assert repr(read(encode_hello(found))) == repr(found)  # NaN is not itself
+
+
+def parcel(data: bytes) -> None:
+    """A parcel is taken, or refused and nothing changed; taken twice it says nothing new."""
+    end = ReliableSession()
+    for number in range(3):
+        end.push(Ping(number=number))
+    end.parcel()
+    before = (end.received, end.unacknowledged)
+    try:
+        end.feed(data)
+    except RemoteProtocolError:
+        assert (end.received, end.unacknowledged) == before
+        return
+    assert end.received >= before[0]
+    assert end.unacknowledged <= before[1]
+    assert end.feed(data) == []
 
 
 def frame(data: bytes) -> None:
@@ -273,6 +301,8 @@ TARGETS: Mapping[str, Target] = {
         body,
         message,
         session,
+        hello,
+        parcel,
         frame,
         depth,
         manifest,

@@ -355,3 +355,32 @@ async def test_credit_that_is_not_given_holds_a_call_back() -> None:
             got += new
         await visit.say(InputEnd(request_id=call.request_id))
         assert (await visit.hear(End)).error is None
+
+
+async def test_pings_are_answered_only_while_its_code_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gateway() as at, running(at) as (runner, visit):
+        await visit.welcome()
+        monkeypatch.setattr(App, "answers", False)  # its workers are frozen
+        await visit.say(Ping(number=1), opening("add", b'{"a":1,"b":2}'))
+        await visit.hear(End)
+        monkeypatch.setattr(App, "answers", True)
+        await visit.say(Ping(number=2))
+        assert await visit.hear(Pong) == Pong(number=2)
+        assert runner.lines[0].connected
+
+
+async def test_whatever_breaks_a_line_is_dialled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gateway() as at, running(at) as (_, visit):
+        await visit.welcome()
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("penstock.runner.line.Line._heard", broken)
+            await visit.say(Ping(number=1))
+            assert await visit.ended() == 1011
+        again = await at.visit()
+        await again.welcome(SESSIONS[1])
+        await again.say(Ping(number=1))
+        assert await again.hear(Pong)

@@ -124,7 +124,9 @@ class Hub(Hosting):
         if bound is None or not isinstance(bound.input, OfferedInput) or bound.input.surely_takes(text):
             return
         bound.input.validate(text)
-        runner = next((runner for runner in self.runners.running(command) if runner.connected), None)
+        runner = next(
+            (each for each in self.runners.running(command) if each.connected and each.confirmed), None
+        )
         if runner is not None and (refusal := await runner.check(command, text)) is not None:
             raise refusal
 

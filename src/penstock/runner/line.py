@@ -85,6 +85,9 @@ class Line:
                 connection, welcome = await dial(self._target, hello, self._tasks)
             except CallError as error:
                 await self._pause(error.message)
+            except Exception:  # noqa: BLE001 - the top of a line: whatever breaks, it is dialled again
+                _log.exception("%s cannot be dialled", self._target.url)
+                await self._pause("")
             else:
                 await self._serve(connection, hello, welcome)
 
@@ -134,6 +137,10 @@ class Line:
         except CallError as error:
             if not self._over.is_set():
                 self._say(f"the connection to {self._target.url} has ended: {error.message}")
+        except Exception:  # noqa: BLE001 - the same; what was taken in, and not acted on, is lost to the session
+            _log.exception("the connection to %s failed", self._target.url)
+            connection.close(1011, "a fault of the runner")
+            self._end_session()
         finally:
             self._connection = None
             self._link.detach()
