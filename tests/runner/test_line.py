@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from behaviour.checks import until
-from penstock import Runtime
+from penstock import CommandError, Runtime
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.reliable import ReliableSession
 from penstock.protocol.runners import Refusal, RunnerHello, Welcome, encode_hello, read_hello
@@ -59,6 +59,15 @@ def project() -> Runtime:
     async def wait() -> AsyncIterator[int]:
         yield 0
         await asyncio.Event().wait()
+
+    @rt.streaming_command("many")
+    async def many(count: int, size: int) -> AsyncIterator[str]:
+        for _ in range(count):
+            yield "x" * size
+
+    @rt.command("fail")
+    async def fail(size: int) -> None:
+        raise CommandError("x" * size)
 
     @rt.command("large")
     async def large(size: int) -> str:
@@ -154,7 +163,7 @@ async def test_what_it_says_first() -> None:
         assert (hello.name, hello.session, hello.received, hello.capacity) == ("one", "", 0, 7)
         assert hello.labels == {"zone": "a"}
         offers = {offer.name: offer for offer in hello.offers}
-        assert set(offers) == {"add", "echo", "wait", "large"}
+        assert set(offers) == {"add", "echo", "wait", "many", "fail", "large"}
         assert (offers["add"].streaming, offers["echo"].takes_stream, offers["wait"].concurrency) == (
             False,
             True,
@@ -241,6 +250,32 @@ async def test_an_answer_that_no_message_can_hold_is_an_error() -> None:
         await visit.say(opening("large", b'{"size":300000}'))
         end = await visit.hear(End)
         assert (end.answer, end.error.code.value) == (None, "too_large")
+
+
+async def test_items_that_no_message_can_hold_together_go_in_several() -> None:
+    async with gateway() as at, running(at) as (_, visit):
+        await visit.welcome(max_message=4096)
+        await visit.say(
+            msgspec.structs.replace(opening("many", b'{"count":50,"size":900}'), window=1_000_000)
+        )
+        got = 0
+        while got < 50:
+            items = (await visit.hear(Items)).items
+            assert sum(map(len, items)) <= 4096
+            got += len(items)
+        assert (await visit.hear(End)).error is None
+
+
+async def test_an_item_or_a_failure_that_no_message_can_hold_ends_its_call_only() -> None:
+    async with gateway() as at, running(at) as (_, visit):
+        await visit.welcome(max_message=4096)
+        for number, call in enumerate(("many", "fail"), 1):
+            given = b'{"count":1,"size":9000}' if call == "many" else b'{"size":9000}'
+            await visit.say(opening(call, given, number))
+            end = await visit.hear(End)
+            assert (end.request_id, end.error.code.value) == (f"{number:032x}", "too_large")
+        await visit.say(opening("add", b'{"a":1,"b":2}', 3))
+        assert (await visit.hear(End)).answer == b"3"
 
 
 async def test_garbage_breaks_a_connection_and_the_session_goes_on() -> None:

@@ -112,7 +112,7 @@ class RunnerDoor:
             received=runner.link.received,
             heartbeat_s=settings.heartbeat_s,
             resume_s=settings.resume_s,
-            max_message=self._max_message - ROOM,
+            max_message=max(self._max_message - ROOM, self._max_message // 2),
         )
         try:
             await connection.send(encode_hello(welcome))

@@ -40,10 +40,11 @@ class ReliableSession:
 
     Args:
         max_kept: Bytes that may wait to be acknowledged; a peer that lets more pile up has to be given up.
-        max_message: Bytes that one message may have.
+        max_message: Bytes that one message may have, and so a parcel of several.
     """
 
     def __init__(self, max_kept: int = MAX_KEPT, max_message: int = MAX_MESSAGE) -> None:
+        self._max_parcel = min(MAX_PARCEL, max_message)
         self._max_kept = max_kept
         self._max_message = max_message
         self._kept: deque[bytes] = deque()  # encoded; the first has the number `_acknowledged + 1`
@@ -98,7 +99,7 @@ class ReliableSession:
         messages: list[msgspec.Raw] = []
         size = 0
         for data in islice(self._kept, begin, None):
-            if messages and size + len(data) > MAX_PARCEL:
+            if messages and size + len(data) > self._max_parcel:
                 break
             messages.append(msgspec.Raw(data))
             size += len(data)

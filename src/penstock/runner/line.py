@@ -101,7 +101,7 @@ class Line:
 
     async def finish(self) -> None:
         """Have the gateway take what is left to say, and close."""
-        if self._connection is not None:
+        if self._session:
             self._send(Ping(number=0))  # the answer acknowledges everything before it
             with anyio.move_on_after(LEAVE_S):
                 await self._link.flushed()
@@ -142,6 +142,7 @@ class Line:
             connection.close(1011, "a fault of the runner")
             self._end_session()
         finally:
+            connection.close(1000, "it dials again")
             self._connection = None
             self._link.detach()
             self._drop_timers()

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.calls.live import Live
 from penstock.calls.waiting import wait_stopped
-from penstock.errors import CallError, ErrorCode
+from penstock.errors import CallError, ErrorCode, LocalProtocolError
 from penstock.protocol.dispatch import Batch
 from penstock.protocol.events import EventMetrics
 from penstock.protocol.messages import CancelReason
@@ -22,6 +22,8 @@ class _Seen(msgspec.Struct):
     status: str
     data: msgspec.Raw = msgspec.Raw()
 
+
+ITEM_HEAD = 5  # bytes, at most, that an item needs in a message besides its own
 
 _read_frame = msgspec.json.Decoder(_Seen).decode
 
@@ -87,7 +89,11 @@ class Outgoing:
                 answer = await self._send_batch(batch.lines)
                 self._forget_read(batch)
         await wait_stopped(self._live, however_long=True)
-        await self._sender.put(self._end(answer))
+        try:
+            await self._sender.put(self._end(answer))
+        except LocalProtocolError as error:  # what its author says of its failure may be of any size
+            failure = CallError(f"how it ended is too large to be told: {error}", ErrorCode.TOO_LARGE)
+            await self._sender.put(End(request_id=self._request_id, error=Failure.of(failure)))
 
     async def _send_batch(self, lines: list[bytes]) -> bytes:
         """Send what the frames say; the answer is returned, for the end."""
@@ -100,7 +106,8 @@ class Outgoing:
             elif frame.status == "progress":
                 await self._send_items(items)
                 items = []
-                await self._sender.put(Progress(request_id=self._request_id, about=bytes(frame.data)))
+                if len(frame.data) <= self._max_item:  # notes may be dropped
+                    await self._sender.put(Progress(request_id=self._request_id, about=bytes(frame.data)))
             elif frame.status == "completed":
                 answer = bytes(frame.data)
         await self._send_items(items)
@@ -110,8 +117,13 @@ class Outgoing:
         if not items or self._live.cancel_reason is not None:
             return
         size = sum(map(len, items))
-        if size > self._max_item:  # a batch is a window at most, unless it is one large item
-            self._refuse("an item", size)
+        if size + ITEM_HEAD * len(items) > self._max_item:
+            if len(items) == 1:
+                self._refuse("an item", size)
+                return
+            half = len(items) // 2
+            await self._send_items(items[:half])
+            await self._send_items(items[half:])
             return
         await self._sender.put(Items(request_id=self._request_id, items=items))
         self._left -= size
