@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import cast
 
+import msgspec
 import pytest
 
 from penstock.calls import ambient
-from penstock.engines.base import Engine, refuse_invalid
+from penstock.engines.base import Engine, error_event, refuse_invalid
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
     EngineDelta,
@@ -135,6 +136,28 @@ async def test_in_a_call_it_uses_its_id_and_reports_metrics() -> None:
         ambient.current.reset(token)
     assert engine.asked[0].request_id == engine.asked[0].trace_id == call.request_id
     assert call.reported == [METRICS]
+
+
+async def test_a_failed_end_raises_what_was_told_of_it_details_and_all() -> None:
+    told = CallError("too slow", ErrorCode.DEADLINE_EXCEEDED, details=[{"budget": "gap", "limit_s": 3}])
+    failed = EngineEnd(
+        **IDS,
+        output_text="",
+        output_tokens=[],
+        finish_reason="error",
+        metrics=METRICS,
+        error=error_event(told),
+    )
+    with pytest.raises(CallError) as raised:
+        async for _ in Told(EngineStart(**IDS), failed).stream_text("hello"):
+            pass
+    got = raised.value
+    assert (got.code, got.message, list(got.details)) == (told.code, "too slow", list(told.details))
+
+
+def test_an_error_without_details_stands_in_an_event_as_v01_has_it() -> None:
+    event = error_event(CallError("no", ErrorCode.UNAVAILABLE))
+    assert msgspec.json.encode(event) == b'{"code":"unavailable","message":"no","retryable":true}'
 
 
 async def test_a_failed_end_reports_its_metrics_too() -> None:

@@ -19,6 +19,7 @@ from contextlib import aclosing
 from typing import Any, TypedDict
 
 import msgspec
+from msgspec import UNSET
 from typing_extensions import Self, Unpack
 
 from penstock.calls import ambient
@@ -29,6 +30,7 @@ from penstock.protocol.events import (
     EngineEvent,
     EngineRequest,
     EngineStart,
+    EventError,
     EventMetrics,
     Sampling,
 )
@@ -243,7 +245,18 @@ def raise_if_failed(end: EngineEnd) -> None:
         raise CallError(f"{end.engine_id} failed and did not say why", ErrorCode.UPSTREAM_FAILED)
     known = end.error.code in _CODES
     code = end.error.code if known else ErrorCode.UPSTREAM_FAILED
-    raise CallError(end.error.message, code, retryable=end.error.retryable)
+    details = () if end.error.details is UNSET else end.error.details
+    raise CallError(end.error.message, code, retryable=end.error.retryable, details=details)
+
+
+def error_event(error: CallError) -> EventError:
+    """Return what the end of an answer says of ``error``."""
+    return EventError(
+        code=error.code.value,
+        message=error.message,
+        retryable=error.retryable,
+        details=[dict(part) for part in error.details] or UNSET,
+    )
 
 
 def refuse_invalid(request: EngineRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from penstock.engines.base import error_event
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
 from penstock.errors import CallError, ErrorCode
@@ -102,7 +103,7 @@ class LlamaReading:
         """
         if self._scheduled_at is None:
             raise error
-        told = EventError(code=error.code.value, message=error.message, retryable=error.retryable)
+        told = error_event(error)
         return [self._end("error", self._clock(), told)]
 
     def _start(self, chunk: Chunk, now: float) -> EngineStart:

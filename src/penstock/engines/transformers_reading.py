@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from penstock.engines.base import error_event
 from penstock.engines.detokenize import Detokenizer
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
@@ -119,7 +120,7 @@ class TokenReading:
         """
         if not self.begun:
             raise error
-        told = EventError(code=error.code.value, message=error.message, retryable=error.retryable)
+        told = error_event(error)
         return [self._end("error", self._clock(), told)]
 
     def _finish(self, shown: str, reason: FinishReason, now: float) -> Iterator[EngineEvent]:

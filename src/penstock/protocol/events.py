@@ -80,11 +80,13 @@ class EventMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventError(msgspec.Struct, frozen=True, kw_only=True):
-    """The v0.1 ``Error`` of an end event; ``code`` is a value of ``errors.ErrorCode``."""
+    """The v0.1 ``Error`` of an end event; ``code`` is a value of ``errors.ErrorCode``.  ``details``, which
+    v0.1 has not, are those of a ``CallError``."""
 
     code: str
     message: str
     retryable: bool | None = None
+    details: list[dict[str, Any]] | UnsetType = UNSET
 
 
 class EventUsage(msgspec.Struct, frozen=True, kw_only=True):

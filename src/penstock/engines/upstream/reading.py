@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from penstock.engines.base import error_event
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import SseEvent
 from penstock.protocol.events import (
@@ -137,7 +138,7 @@ class Reading(ABC):
         """
         if not self.begun:
             raise error
-        told = EventError(code=error.code.value, message=error.message, retryable=error.retryable)
+        told = error_event(error)
         return self._end("error", told)
 
     def _end(self, reason: FinishReason, error: EventError | None = None) -> EngineEnd:
