@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.fakes import PREDICT, FakeRunner, turns
 from penstock.calls.tasks import TaskOwner
@@ -155,3 +157,21 @@ async def test_calls_are_counted_also_when_commands_come_later() -> None:
         FakeRunner(hub, "two", (Offer(name="chat"),)).connect()
         assert set(recorder.commands) == {"predict", "chat"}
         assert sum(recorder.commands["predict"].duration.counts) == before == 1
+
+
+async def test_the_openapi_document_has_every_route_and_its_answers_fit() -> None:
+    async with served() as (hub, http):
+        FakeRunner(hub, "one", (PREDICT,), labels={"zone": "a"}).connect()
+        _, spec = await answered(http, "GET", "/openapi.json")
+        OpenAPIV31SpecValidator(spec).validate()
+        paths = {path: set(item) for path, item in spec["paths"].items() if path.startswith("/v2/runners")}
+        assert paths == {
+            "/v2/runners": {"get"},
+            "/v2/runners/{id}": {"get", "delete"},
+            "/v2/runners/{id}/drain": {"post", "delete"},
+            "/v2/runners/{id}/weight": {"post"},
+        }
+        for path, name in (("/v2/runners", "Runners"), ("/v2/runners/one", "Runner")):
+            _, shown = await answered(http, "GET", path)
+            schema = {"$ref": f"#/components/schemas/{name}", "components": spec["components"]}
+            Draft202012Validator(schema).validate(shown)

@@ -96,8 +96,7 @@ class Application:
         self._keepalive = KeepAlive(self._clock, self._settings.silent_s)
         self._pump = Pump(self._keepalive)
         self._sockets: set[Socket] = set()
-        self._own_routes = self._routes()
-        self.routes = (*self._own_routes, *self._extension.routes)
+        self.routes = (*self._routes(), *self._extension.routes)
         self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
         self._patterns = [
             (re.compile(re.escape(route.path).replace(r"\{id\}", "([^/]+)") + r"\Z"), route.handlers)
@@ -231,7 +230,7 @@ class Application:
         await self._run(exchange, read_workflow_start(exchange, await exchange.json_body()))
 
     async def _openapi(self, exchange: Exchange) -> None:
-        routes = [(method, route.path) for route in self._own_routes for method in route.handlers]
+        routes = [(method, route.path) for route in self.routes for method in route.handlers]
         described = await self._dispatcher.describe()
         shown = document(described, routes, needs_key=self._door.keys is not None)
         await exchange.reply(200, msgspec.json.encode(shown))

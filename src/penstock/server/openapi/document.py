@@ -13,8 +13,17 @@ from penstock.errors import FAULTS, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.dispatch import Description
 from penstock.protocol.messages import MAX_TIMEOUT_S
-from penstock.server.openapi.operations import OPERATIONS, Operation
-from penstock.server.openapi.schemas import TASK_NAME, Schema, either, envelope, record, ref, static_schemas
+from penstock.server.openapi.operations import GATEWAY_OPERATIONS, OPERATIONS, Operation
+from penstock.server.openapi.schemas import (
+    RUNNER_SCHEMAS,
+    TASK_NAME,
+    Schema,
+    either,
+    envelope,
+    record,
+    ref,
+    static_schemas,
+)
 from penstock.server.openapi.served import served_schemas
 
 _ABOUT = (
@@ -35,25 +44,31 @@ def document(
         needs_key: Whether who asks needs a key.
 
     Raises:
-        KeyError: A route of which ``OPERATIONS`` does not know.
+        KeyError: A route of which neither ``OPERATIONS`` nor ``GATEWAY_OPERATIONS`` knows.
     """
     secured: dict[str, Any] = {"security": [{name: []} for name in _KEYS]} if needs_key else {}
     paths: dict[str, dict[str, Any]] = {}
     for method, path in routes:
-        paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[method, path], needs_key)
+        paths.setdefault(path, {})[method.lower()] = _operation(_KNOWN[method, path], needs_key)
     return {
         "openapi": "3.1.1",
         "info": {"title": description.name, "version": description.version, "description": _ABOUT},
         **secured,
         "paths": paths,
         "components": {
-            "schemas": {**static_schemas(), **served_schemas(description)},
+            "schemas": {
+                **static_schemas(),
+                **(RUNNER_SCHEMAS if "/v2/runners" in paths else {}),
+                **served_schemas(description),
+            },
             "parameters": _parameters(),
             "headers": _HEADERS,
             **({"securitySchemes": _KEYS} if needs_key else {}),
         },
     }
 
+
+_KNOWN = {**OPERATIONS, **GATEWAY_OPERATIONS}
 
 # -- operations ----------------------------------------------------------------------------------------
 

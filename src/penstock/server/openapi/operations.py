@@ -108,3 +108,22 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType(
     }
 )
 """By method and path; a route of the server that is not here fails a test."""
+
+
+def _runner(name: str, summary: str, body: str | None = None) -> Operation:
+    return Operation(name, summary, "Runner", body, parameters=("id",), codes=(ErrorCode.NOT_FOUND,))
+
+
+GATEWAY_OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType(
+    {
+        ("GET", "/v2/runners"): Operation("list_runners", "The runners, for admins.", "Runners"),
+        ("GET", "/v2/runners/{id}"): _runner("show_runner", "One runner."),
+        ("DELETE", "/v2/runners/{id}"): _runner("remove_runner", "Send a runner away."),
+        ("POST", "/v2/runners/{id}/drain"): _runner("drain_runner", "Give a runner no more calls."),
+        ("DELETE", "/v2/runners/{id}/drain"): _runner("undrain_runner", "Give it calls again."),
+        ("POST", "/v2/runners/{id}/weight"): _runner(
+            "weigh_runner", "Give a runner another share of the calls.", "RunnerWeight"
+        ),
+    }
+)
+"""What a gateway answers besides; where its body is JSON, another type is unsupported_media_type."""

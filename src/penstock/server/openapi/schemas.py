@@ -197,6 +197,33 @@ def _answers() -> Mapping[str, Schema]:
     }
 
 
+_TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1000}
+RUNNER_SCHEMAS: Mapping[str, Schema] = {
+    "Runner": record(
+        {
+            "name": {"type": "string"},
+            "state": {"enum": ["connecting", "connected", "draining", "leaving", "away", "gone"]},
+            "status": {"type": "string", "description": "For people."},
+            "software": {"type": "string"},
+            "connected_at": TIME,
+            "calls": COUNT,
+            "capacity": COUNT,
+            "weight": _SHARE,
+            "labels": _TEXTS,
+            "commands": {
+                "type": "object",
+                "additionalProperties": COUNT,
+                "description": "How many calls of each run at once.",
+            },
+        }
+    ),
+    "Runners": record({"runners": {"type": "array", "items": ref("Runner")}}),
+    "RunnerWeight": record({"weight": _SHARE}),
+}
+"""What a gateway has besides."""
+
+
 def static_schemas() -> dict[str, Schema]:
     """Return the components that no project changes, by name."""
     structs = (TaskRecord, CommandDescription, WorkflowDescription, CancelTimes)
