@@ -22,6 +22,7 @@ from penstock.gateway.door import RunnerDoor
 from penstock.gateway.hub import Hub
 from penstock.gateway.routes import RunnerRoutes
 from penstock.gateway.settings import GatewaySettings
+from penstock.integrations.model_folder.folder import import_model, is_model_folder, read_model_folder
 from penstock.integrations.names import install
 from penstock.protocol.dispatch import Description
 from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
@@ -102,7 +103,7 @@ def build_app(
     The project is imported and the engine opened when the app starts; with workers only they open it.
 
     Args:
-        project: A folder with manifest.yml, or a Python file.
+        project: A folder with manifest.yml, a Clarifai model folder, or a Python file.
         engine: An engine spec, instead of the one the manifest names.
         settings: Where the bounds on calls are taken from, and the number of workers, if not from the
             manifest.
@@ -112,14 +113,14 @@ def build_app(
     Raises:
         AuthoringError: There is no project there, or its manifest has mistakes.
     """
-    manifest, entrypoint = _read(project)
+    manifest, entrypoint = find_project(project)
     where = {"project": "" if project is None else str(project.resolve()), "engine": engine or ""}
     source = ProjectSource(
         f"{__name__}:{load_project.__name__}", {**where, "compat": "yes" if compat else ""}
     )
 
     def load(owner: AbortCallbacks) -> Runtime:
-        runtime = _import_project(manifest, entrypoint, compat, owner)
+        runtime = _import_project(project, manifest, entrypoint, compat, owner)
         if settings.workers is not None:
             runtime.manifest = runtime.manifest.model_copy(update={"workers": settings.workers})
         _add_engine(runtime, engine, runtime.manifest.workers)
@@ -168,19 +169,19 @@ def load_project(owner: AbortCallbacks, project: str = "", engine: str = "", com
         AuthoringError: There is no project there, or it has mistakes.
         Exception: Whatever the author's file raises.
     """
-    manifest, entrypoint = _read(Path(project) if project else None)
-    runtime = _import_project(manifest, entrypoint, bool(compat), owner)
+    path = Path(project) if project else None
+    runtime = _import_project(path, *find_project(path), bool(compat), owner)
     _add_engine(runtime, engine or None, workers=0)
     return runtime
 
 
 def _import_project(
-    manifest: Manifest, entrypoint: Path | None, compat: bool, owner: AbortCallbacks
+    project: Path | None, manifest: Manifest, entrypoint: Path | None, compat: bool, owner: AbortCallbacks
 ) -> Runtime:
     if compat:
         install(first=True)
     os.environ[STREAMING_MODE] = "true"
-    return Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, owner)
+    return _import(project, manifest, entrypoint, owner)
 
 
 def _add_engine(runtime: Runtime, engine: str | None, workers: int) -> None:
@@ -214,8 +215,18 @@ class EngineOfWorkers(Engine):
         """Do nothing: the workers close theirs."""
 
 
-def _read(project: Path | None) -> tuple[Manifest, Path | None]:
-    return (Manifest(), None) if project is None else read_project(project)
+def find_project(project: Path | None) -> tuple[Manifest, Path | None]:
+    """Return a project's manifest and the file to import, if there is one.
+
+    Args:
+        project: A project folder, a Clarifai model folder, or a Python file.
+
+    Raises:
+        AuthoringError: There is no project there, or its manifest has mistakes.
+    """
+    if project is None:
+        return Manifest(), None
+    return read_model_folder(project) if is_model_folder(project) else read_project(project)
 
 
 def describe_project(project: Path) -> Description:
@@ -226,8 +237,7 @@ def describe_project(project: Path) -> Description:
         Exception: Whatever the author's file raises while it is imported.
     """
     install(first=True)
-    manifest, entrypoint = read_project(project)
-    runtime = Runtime(manifest) if entrypoint is None else _import(entrypoint, manifest, AbortCallbacks())
+    runtime = _import(project, *find_project(project), AbortCallbacks())
     if runtime.manifest.engine is not None:
         serve_engine(runtime, engines.open("scripted"))  # every engine serves the same commands
     commands = runtime.bound_commands()
@@ -334,8 +344,14 @@ async def _growing(pieces: AsyncGenerator[EngineDelta, None]) -> AsyncGenerator[
     yield {"text": text, "chunk": "", "finished": True}
 
 
-def _import(entrypoint: Path, manifest: Manifest, owner: AbortCallbacks) -> Runtime:
+def _import(
+    project: Path | None, manifest: Manifest, entrypoint: Path | None, owner: AbortCallbacks
+) -> Runtime:
+    if project is None or entrypoint is None:
+        return Runtime(manifest)
     try:
+        if is_model_folder(project):
+            return import_model(project, manifest, owner)
         runtime = import_project(entrypoint, owner)
     except SystemExit as error:
         # Carried into the event loop it would end the server, with the status the project chose.

@@ -69,10 +69,9 @@ def _default_model() -> Finding:
 
 
 def _project(project: Path) -> Iterator[Finding]:
-    from penstock.compose import describe_project
-    from penstock.runtime.project import read_project
+    from penstock.compose import describe_project, find_project
 
-    yield _checked(f"{project}: its manifest", lambda: read_project(project), project)
+    yield _checked(f"{project}: its manifest", lambda: find_project(project), project)
     yield _checked(f"{project}: it can be imported", lambda: describe_project(project), project)
     yield from _requirements(project)
 
@@ -90,11 +89,11 @@ def _checked(what: str, check: Callable[[], object], project: Path) -> Finding:
 def _requirements(project: Path) -> Iterator[Finding]:
     from packaging.requirements import InvalidRequirement, Requirement
 
+    from penstock.compose import find_project
     from penstock.errors import PenstockError
-    from penstock.runtime.project import read_project
 
     try:
-        manifest, _ = read_project(project)
+        manifest, _ = find_project(project)
     except PenstockError:
         return  # told above
     for line in manifest.requires:

@@ -15,7 +15,10 @@ from penstock.cli.logs import log_to_stderr
 if TYPE_CHECKING:
     from penstock.protocol.dispatch import Description
 
-Project = Annotated[Path, typer.Argument(exists=True, help="A folder with manifest.yml, or a .py file.")]
+Project = Annotated[
+    Path,
+    typer.Argument(exists=True, help="A folder with manifest.yml, a Clarifai model folder, or a .py file."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the description as JSON.")]
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from penstock.server.settings import ServerSettings
 
 Project = Annotated[
-    Path | None, typer.Argument(exists=True, help="A folder with manifest.yml, or a .py file.")
+    Path | None,
+    typer.Argument(exists=True, help="A folder with manifest.yml, a Clarifai model folder, or a .py file."),
 ]
 Engine = Annotated[
     str | None,

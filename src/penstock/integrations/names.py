@@ -2,7 +2,8 @@
 
 ``import xumi…``, ``import clarifai_protocol`` and ``import sagellm_protocol`` find penstock, by a finder on
 ``sys.meta_path``: before everything else where penstock runs a project, behind everything else where a
-program only asks for the names.
+program only asks for the names.  Clarifai's SDK needs more of ``clarifai_protocol`` than a model does: where
+that is installed it stays, and ours are put into it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _log = logging.getLogger("penstock.compat")
@@ -32,17 +33,30 @@ _MODULES: Mapping[str, Mapping[str, str]] = {
     },
     "sagellm_protocol": {"*": "protocol"},
 }
+_COMPLETED = frozenset(("clarifai_protocol",))  # by what is installed under that name
 
 
 class NameFinder(MetaPathFinder, Loader):
-    """Finds the names above and loads them from penstock."""
+    """Finds modules that stand for others', and loads them from penstock.
+
+    Args:
+        modules: The modules, and the names that each has: as the table above.
+    """
+
+    def __init__(self, modules: Mapping[str, Mapping[str, str]]) -> None:
+        self._modules = modules
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See ``importlib.abc.MetaPathFinder``."""
-        if name not in _MODULES:
+        if name not in self._modules or not self._is_ours(name.partition(".")[0]):
             return None
+        if name in _COMPLETED:
+            theirs = PathFinder.find_spec(name)
+            if theirs is not None and theirs.loader is not None:
+                theirs.loader = _Completed(theirs.loader, self)
+                return theirs
         return ModuleSpec(name, self, origin="penstock", is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> None:
@@ -50,7 +64,7 @@ class NameFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill ``module`` with penstock's own objects."""
-        for name, home in _MODULES[module.__name__].items():
+        for name, home in self._modules[module.__name__].items():
             source, _, attribute = home.partition(":")
             found = import_module(f"penstock.{source}")
             if name == "*":
@@ -59,8 +73,38 @@ class NameFinder(MetaPathFinder, Loader):
             else:
                 setattr(module, name, getattr(found, attribute))
 
+    def _is_ours(self, top: str) -> bool:
+        """Whether a package's parts are ours to give: nobody is to get half of one and half of another."""
+        there = sys.modules.get(top)
+        return there is None or getattr(there.__spec__, "loader", None) is self
 
-_finder = NameFinder()
+
+class _Completed(Loader):
+    """Loads a package that is installed, and puts ours into it.
+
+    Args:
+        theirs: Loads the package.
+        ours: Loads our names.
+    """
+
+    def __init__(self, theirs: Loader, ours: NameFinder) -> None:
+        self._theirs = theirs
+        self._ours = ours
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """See ``importlib.abc.Loader``."""
+        return self._theirs.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """See ``importlib.abc.Loader``."""
+        try:
+            self._theirs.exec_module(module)
+        except ImportError as error:
+            _log.warning("%s is installed, but cannot be imported: %s", module.__name__, error)
+        self._ours.exec_module(module)
+
+
+_finder = NameFinder(_MODULES)
 
 
 def install(*, first: bool) -> None:

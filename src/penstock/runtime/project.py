@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from penstock.errors import AuthoringError
 from penstock.runtime.abort import AbortCallbacks, owned_by
@@ -46,7 +47,7 @@ def read_project(path: Path) -> tuple[Manifest, Path | None]:
         manifest = load_manifest(path / MANIFEST)
         return manifest, _entrypoint(path, manifest)
     if path.is_file() and path.suffix == ".py":
-        return Manifest(name=_project_name(path.stem)), path
+        return Manifest(name=project_name(path.stem)), path
     raise AuthoringError(f"{path} is neither a folder with {MANIFEST} nor a .py file")
 
 
@@ -63,7 +64,7 @@ def import_project(entrypoint: Path, owner: AbortCallbacks) -> Runtime:
     folder_token, made_token = project_folder.set(entrypoint.parent), runtimes_made.set(made)
     try:
         with owned_by(owner):
-            _import_file(entrypoint)
+            import_file(entrypoint)
     finally:
         project_folder.reset(folder_token)
         runtimes_made.reset(made_token)
@@ -88,7 +89,13 @@ def _entrypoint(folder: Path, manifest: Manifest) -> Path | None:
     return path
 
 
-def _import_file(path: Path) -> None:
+def import_file(path: Path) -> ModuleType:
+    """Import a file of a project and return it as a module.
+
+    Raises:
+        AuthoringError: It is no file of Python.
+        Exception: Whatever it raises.
+    """
     # The project's own modules are importable from its entrypoint, as when Python runs the file.
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
@@ -103,7 +110,9 @@ def _import_file(path: Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+    return module
 
 
-def _project_name(stem: str) -> str:
+def project_name(stem: str) -> str:
+    """Return ``stem`` as the name of a project."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in stem.lower()) or "project"

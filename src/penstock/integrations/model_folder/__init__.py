@@ -1,0 +1,1 @@
+"""Clarifai's model folders (``config.yaml``, ``1/model.py``), served as projects."""
