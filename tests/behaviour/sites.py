@@ -107,10 +107,11 @@ class Site:
 
 
 @asynccontextmanager
-async def site(**settings: float) -> AsyncIterator[Site]:
+async def site(host: str = "127.0.0.1", **settings: float) -> AsyncIterator[Site]:
     """A gateway on a real socket, behind a cable."""
     switch = Switch()
-    async with hosted(switch) as (_, address), Cable(address) as cable:
+    open_to_others = {} if host == "127.0.0.1" else {"host": host, "insecure_open": True}
+    async with hosted(switch, **open_to_others) as (_, address), Cable(address) as cable:
         at = Site(switch, cable, address, GatewaySettings(**settings))
         await at.start_hub()
         try:

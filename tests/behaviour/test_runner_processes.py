@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -58,12 +60,15 @@ MANIFEST = "name: project\nentrypoint: run.py\ncommands:\n  silent: {idempotent:
 
 
 @asynccontextmanager
-async def process(at: Site, folder: Path, name: str = "one") -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(
+    at: Site, folder: Path, name: str = "one", inside: tuple[str, ...] = (), url: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A runner of `PROJECT`, as a process, which has dialled in."""
     (folder / "run.py").write_text(PROJECT)
     (folder / "manifest.yml").write_text(MANIFEST)
     there = sum(runner.takes for runner in at.hub.runners)
-    command = [sys.executable, "-m", "penstock.cli", "runner", str(folder), "--gateway", at.cable.url]
+    dialled = url or at.cable.url
+    command = [*inside, sys.executable, "-m", "penstock.cli", "runner", str(folder), "--gateway", dialled]
     running = await asyncio.create_subprocess_exec(
         *command, "--name", name, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
@@ -163,3 +168,71 @@ async def test_a_terminated_runner_finishes_its_calls_and_ends_well(tmp_path: Pa
         with anyio.fail_after(10):
             assert await running.wait() == 0
         assert await away(at) < 1.0
+
+
+class Network:
+    """A network of two hosts: this one, and one that only what is run `inside` is on."""
+
+    def __init__(self) -> None:
+        self.name = f"pnst{os.getpid()}"
+        self._here, there = f"ph{os.getpid()}", f"pt{os.getpid()}"
+        part = os.getpid() % 60 * 4
+        self.host, self._peer = f"10.213.86.{part + 1}", f"10.213.86.{part + 2}"
+        self.inside = ("ip", "netns", "exec", self.name)
+        self._steps = (
+            f"ip netns add {self.name}",
+            f"ip link add {self._here} type veth peer name {there}",
+            f"ip link set {there} netns {self.name}",
+            f"ip addr add {self.host}/30 dev {self._here}",
+            f"ip link set {self._here} up",
+            f"ip -n {self.name} addr add {self._peer}/30 dev {there}",
+            f"ip -n {self.name} link set {there} up",
+            f"ip -n {self.name} link set lo up",
+        )
+
+    def make(self) -> bool:
+        """Make it; returns whether this machine lets one."""
+        return sys.platform == "linux" and shutil.which("ip") is not None and all(map(_done, self._steps))
+
+    def remove(self) -> None:
+        """Take it away."""
+        _done(f"ip link del {self._here}")
+        _done(f"ip netns del {self.name}")
+
+    def drop(self, packets: bool) -> None:
+        """Drop every packet from now on, or none any more; nobody is told."""
+        verb = "add" if packets else "del"
+        rest = " tbf rate 8bit burst 1 limit 1" if packets else ""
+        assert _done(f"tc qdisc {verb} dev {self._here} root{rest}")
+
+
+def _done(command: str) -> bool:
+    return subprocess.run(command.split(), capture_output=True, timeout=10).returncode == 0
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    made = Network()
+    try:
+        if not made.make():
+            pytest.skip("this machine makes no networks: that needs Linux, root and the command `ip`")
+        yield made
+    finally:
+        made.remove()
+
+
+@promise("P23", "P12")
+async def test_a_runner_whose_packets_are_dropped_is_away_and_goes_on(
+    tmp_path: Path, network: Network
+) -> None:
+    async with site(host=network.host, heartbeat_s=HEARTBEAT_S) as at:
+        url = f"ws://{at.address[0]}:{at.address[1]}"
+        async with process(at, tmp_path, inside=network.inside, url=url):
+            live = await at.open("count", items=200, gap=0.01)
+            await first_item(live)
+            network.drop(packets=True)
+            assert await away(at) <= 3 * HEARTBEAT_S + 1.0
+            network.drop(packets=False)
+            frames = await at.frames(live)
+            assert data(frames) == list(range(200))
+            assert frames[-1]["status"] == "completed"
