@@ -123,6 +123,14 @@ def test_other_types_stay_as_they_are(hint: Any) -> None:
     assert conversion.hint(hint) == hint
 
 
+def test_a_record_may_be_a_class_of_its_own() -> None:
+    class Pair(t.NamedFields):
+        x: str
+        y: t.Text
+
+    assert repr(read(Pair, {"x": "a", "y": "b"})) == repr(t.NamedFields(x="a", y=t.Text("b")))
+
+
 def test_bounds_stay_on_a_type_of_ours() -> None:
     with pytest.raises(ValidationError, match="at most 1 item"):
         read(Annotated[list[t.Text], Field(max_length=1)], ["a", "b"])

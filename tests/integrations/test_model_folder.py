@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ import anyio
 import pytest
 
 from penstock import AsyncClient, AuthoringError, CallError, ErrorCode
+from penstock.calls.limits import CallLimits
 from penstock.compose import STREAMING_MODE, build_app, describe_project, find_project
 from penstock.errors import ManifestError
+from penstock.integrations import names
 from penstock.integrations.model_folder import stand_ins
-from penstock.integrations.model_folder.folder import DEFAULT_THREADS, THREADS, is_model_folder
+from penstock.integrations.model_folder.folder import DEFAULT_THREADS, THREADS, import_model, is_model_folder
+from penstock.runtime.abort import AbortCallbacks
 from penstock.runtime.app import App
 from penstock.server.settings import ServerSettings
 
@@ -118,6 +122,12 @@ class MyModel(ModelClass):
         finally:
             SEEN.append("hold left")
 
+    @ModelClass.method
+    def deaf(self, xs: Iterator[str], size: str = Param("small", description="of what")) -> Iterator[str]:
+        for x in xs:
+            yield size
+            HELD.wait(10)
+
     def helper(self) -> str:
         return "not to be called"
 """
@@ -192,6 +202,7 @@ def test_methods_are_commands_with_their_words_and_schemas(tmp_path: Path) -> No
         "fail",
         "transport",
         "hold",
+        "deaf",
     ]
     assert list(said.commands) == ["initialize", *marked, "cleanup"]
     assert said.commands["predict"].description == "Say it again."
@@ -200,6 +211,7 @@ def test_methods_are_commands_with_their_words_and_schemas(tmp_path: Path) -> No
         "stream",
         "fields",
         "hold",
+        "deaf",
     ]
     predict = said.commands["predict"].input_schema
     assert (predict["required"], set(predict["properties"])) == (["text"], {"text", "n"})
@@ -340,6 +352,21 @@ async def test_a_cancel_frees_a_method_that_waits_for_input(tmp_path: Path) -> N
                 await client.cancel("held")
             seen = module().SEEN
     assert "stream left" in seen
+
+
+async def test_a_method_that_does_not_stop_keeps_nobody_from_closing(tmp_path: Path) -> None:
+    path = folder(tmp_path, MODEL)
+    names.install(first=True)
+    others = asyncio.all_tasks()
+    with anyio.fail_after(5):
+        runtime = import_model(path, find_project(path)[0], AbortCallbacks())
+        async with App(runtime, limits=CallLimits(cancel_grace_s=0.05)) as app, AsyncClient(app) as client:
+            stream = client.stream("deaf", {"xs": ["a"]}, on_disconnect="continue")
+            async with stream:
+                assert await anext(stream) == "small"
+        if left := asyncio.all_tasks() - others:
+            await asyncio.wait(left)
+    module().HELD.set()
 
 
 async def test_the_item_id_is_the_request_s(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator
 from typing_extensions import TypedDict
@@ -86,7 +86,7 @@ class Conversion:
     def _fields_of(self, hint: Any) -> Mapping[str, Any] | None:
         named = self._types.NamedFields
         if isinstance(hint, type) and issubclass(hint, named):
-            return dict(hint.__annotations__)
+            return get_type_hints(hint, include_extras=True)
         return dict(hint.items()) if isinstance(hint, named) else None
 
     def _record(self, fields: Mapping[str, Any]) -> Any:

@@ -77,7 +77,9 @@ class StreamingThreads:
         self._threads = DaemonThreads()
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end; a call that does not stop is waited for no longer.  Called on the event loop,
+        once no call is wanted any more."""
+        self._threads.abandon()
         self._threads.close()
 
     async def items(
