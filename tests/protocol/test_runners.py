@@ -95,6 +95,11 @@ def test_a_damaged_hello_gives_a_hello_or_a_typed_error(data: st.DataObject, hel
             read_hello(damaged)
 
 
+DEEP: dict[str, Any] = {}
+for _ in range(500):
+    DEEP = {"items": DEEP}
+
+
 def packed(**fields: Any) -> bytes:
     return msgspec.msgpack.encode({"type": "runnerhello", "name": "one", **fields})
 
@@ -121,6 +126,8 @@ def packed(**fields: Any) -> bytes:
         {"offers": [{"name": "a", "timeouts": {"gap_s": float("nan")}}]},
         {"offers": [{"name": "a", "disconnect_s": -2.0}]},
         {"offers": [{"name": "a", "description": "b" * 4097}]},
+        {"offers": [{"name": "a", "input_schema": {"b": msgspec.msgpack.Ext(1, b"c")}}]},
+        {"offers": [{"name": "a", "item_schema": DEEP}]},
         {"type": "hello"},
         {"type": None},
     ],

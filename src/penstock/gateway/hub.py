@@ -176,7 +176,7 @@ class Hub(Hosting):
         self.runners.add(runner)
         for offer in hello.offers:
             self._offer(offer)
-        _log.info("runner %s came (%s); it offers %s", runner.name, runner.software, ", ".join(runner.offers))
+        _log.info("runner %s came (%r); it offers %s", runner.name, runner.software, ", ".join(runner.offers))
         return runner
 
     def remove(self, name: str) -> None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from penstock.errors import CallError, ErrorCode, RemoteProtocolError
+from penstock.protocol.depth import check_depth
 from penstock.protocol.messages import MAX_TIMEOUT_S
 
 PATH = "/v2/runners"
@@ -84,6 +85,13 @@ class Offer(_Part, frozen=True, kw_only=True):
     idempotent: bool = False
     timeouts: OfferedTimeouts = OfferedTimeouts()
     disconnect_s: Annotated[float, msgspec.Meta(ge=-1, le=MAX_TIMEOUT_S)] | None = None
+
+    def __post_init__(self) -> None:
+        for schema in (self.input_schema, self.item_schema):  # they are shown to everybody, as JSON
+            try:
+                check_depth(msgspec.json.encode(schema))
+            except (CallError, TypeError, RecursionError) as error:
+                raise ValueError(f"a schema of {self.name} cannot be shown: {error}") from error
 
 
 class RunnerHello(_Message, frozen=True, kw_only=True):
