@@ -54,13 +54,14 @@ def test_what_is_installed_comes_before_ours_and_is_not_mixed_with_them(site: Pa
         import_module("xumi.runtime")
 
 
-def test_the_rest_of_an_installed_runner_protocol_stays(site: Path) -> None:
+def test_the_rest_of_an_installed_runner_protocol_stays(site: Path, caplog: pytest.LogCaptureFixture) -> None:
     package(site, "clarifai_protocol", __init__="BaseRunner = 1\nget_item_id = None\n", health="x = 2")
     names.install(first=True)
     found = import_module("clarifai_protocol")
     assert (found.BaseRunner, import_module("clarifai_protocol.health").x) == (1, 2)
     assert found.get_item_id is found.get_request_id is get_request_id
     assert found.register_abort_callback is register_abort_callback
+    assert "clarifai_protocol is installed; penstock's names are put into it" in caplog.text
 
 
 def test_an_installed_runner_protocol_that_does_not_work_is_told(

@@ -119,9 +119,8 @@ def install(*, first: bool) -> None:
         sys.meta_path.remove(_finder)
     if first:
         for name in _installed():
-            _log.warning(
-                "%s is installed; penstock's own %s is used instead (--no-compat to change)", name, name
-            )
+            what = "names are put into it" if name in _COMPLETED else f"own {name} is used instead"
+            _log.warning("%s is installed; penstock's %s (--no-compat to change)", name, what)
         sys.meta_path.insert(0, _finder)
     else:
         sys.meta_path.append(_finder)
