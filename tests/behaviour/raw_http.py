@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import anyio
 
-WAIT_S = 5.0  # bounds every wait of this suite; nothing here is meant to take longer than a moment
+WAIT_S = 20.0  # bounds every wait of this suite; nothing here is meant to take longer than a moment
 LINGER_NOT = struct.pack("ii", 1, 0)  # a close that sends RST
 
 Departure = Literal["fin", "rst", "half", "close"]  # the last: a WebSocket's close frame

@@ -20,6 +20,11 @@ BAD = {
     "no version": GET + KEY,
     "another version": GET + KEY + b"sec-websocket-version: 12\r\n",
     "another method": GET.replace(b"GET", b"POST") + KEY + VERSION,
+    **{
+        f"no ASCII in {name.decode()}": GET + KEY + VERSION + name + b": \x80 AAAA\r\n"
+        for name in (b"sec-websocket-key", b"sec-websocket-protocol", b"sec-websocket-extensions")
+    },
+    "a key that is no ASCII": GET + VERSION + b"sec-websocket-key:\x80 AAAAAAAAAA\r\n",
 }
 
 

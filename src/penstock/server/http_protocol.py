@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.server.framing import Boundary
+from penstock.server.http_checks import Head, bad_request, check_head
 from penstock.server.http_cycle import Cycle
 from penstock.server.refusal import refusal
 from penstock.server.settings import ServerSettings
@@ -150,7 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._upgrade()
             return len(data)  # there is no next request
         except httptools.HttpParserError:
-            self._refuse(self._fault or _bad_request("it is not HTTP/1.1"))
+            self._refuse(self._fault or bad_request("it is not HTTP/1.1"))
         except CallError as error:
             self._refuse(error)
         if self._phase is OVER:
@@ -268,35 +269,13 @@ class HttpProtocol(HttpToolsProtocol):
                 self.cycle.keep_alive = self._keep
 
     def _check(self, headers: dict[bytes, bytes]) -> None:
-        """Refuse what two parsers might read differently (RFC 9112 sections 2.3, 3.2, 6.1 and 6.3)."""
-        version = self.parser.get_http_version()
-        if version not in ("1.0", "1.1"):
-            self._fail(_bad_request("only HTTP/1.0 and HTTP/1.1 are spoken"))
-        if b"host" not in headers:
-            if version == "1.1":
-                self._fail(_bad_request("it has no Host header"))
-        elif len(headers) < len(self.headers) and len(self._all(b"host")) > 1:
-            self._fail(_bad_request("it has several Host headers"))
-        if b"#" in self.url:
-            self._fail(_bad_request("its target has a fragment"))
-        if b"transfer-encoding" in headers:
-            self._check_coding(version)
-        if self.parser.should_upgrade() and self.parser.get_method() != b"GET" and self._should_upgrade():
-            # RFC 6455 section 4.1; some releases of the WebSocket library say nothing at all to others.
-            self._fail(_bad_request("a WebSocket is opened with GET"))
-        if self.parser.should_upgrade() and (
-            b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0")
-        ):
-            self._fail(_bad_request("it has a body, and asks for an upgrade; leave out Upgrade"))
-
-    def _check_coding(self, version: str) -> None:
-        if version == "1.0":
-            self._fail(_bad_request("HTTP/1.0 has no Transfer-Encoding"))
-        if [coding.lower() for coding in self._all(b"transfer-encoding")] != [b"chunked"]:
-            self._fail(CallError("the only Transfer-Encoding is chunked", ErrorCode.NOT_IMPLEMENTED))
-
-    def _all(self, name: bytes) -> list[bytes]:
-        return [value for other, value in self.headers if other == name]
+        upgrades = self.parser.should_upgrade()
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        websocket = upgrades and self._should_upgrade()
+        try:
+            check_head(Head(version, method, self.url, self.headers, headers, upgrades, websocket))
+        except CallError as error:
+            self._fail(error)
 
     def _fail(self, error: CallError) -> None:
         self._fault = error
@@ -321,7 +300,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer in our own form."""
-        self._refuse(_bad_request("it is not HTTP/1.1"))
+        self._refuse(bad_request("it is not HTTP/1.1"))
 
     def _refuse(self, error: CallError) -> None:
         """Answer what did not become a request, and close."""
@@ -391,7 +370,3 @@ class HttpProtocol(HttpToolsProtocol):
         if self._phase is BODY:
             what, limit_s = ("next part of the body", self._settings.body_idle_s)
         self._refuse(CallError(f"the {what} did not come within {limit_s:g} s", ErrorCode.REQUEST_TIMEOUT))
-
-
-def _bad_request(why: str) -> CallError:
-    return CallError(f"the request cannot be read: {why}", ErrorCode.INVALID_ARGUMENT)
