@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, MutableMapping, Sequence
-from functools import singledispatchmethod
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -142,7 +141,7 @@ class Socket:
         try:
             message = _understand(text)
             task_id = getattr(message, "task_id", None)
-            await self._handle(message)
+            await _HANDLERS[type(message)](self, message)
         except BadMessage as error:
             await self._refuse(error, error.task_id)
         except CallError as error:
@@ -154,30 +153,21 @@ class Socket:
     async def _tell(self, kind: str, **fields: Any) -> None:
         await self._outbox.put([msgspec.json.encode({"type": kind, **fields})])
 
-    @singledispatchmethod
-    async def _handle(self, message: Any) -> None:
-        raise AssertionError(message)
-
-    @_handle.register
     async def _task(self, message: TaskMessage) -> None:
         await self._open(message.start(WireForm.V1, more_input=message.more_input), message.correlation_id)
 
-    @_handle.register
     async def _command(self, message: CommandMessage) -> None:
         start = message.start(WireForm.V2, command=message.named(), more_input=message.more_input)
         await self._open(start, message.correlation_id)
 
-    @_handle.register
     async def _workflow(self, message: WorkflowMessage) -> None:
         await self._open(message.start(WireForm.V2, workflow_id=message.named()), message.correlation_id)
 
-    @_handle.register
     async def _resume(self, message: ResumeMessage) -> None:
         self._check_room()
         live = self._dispatcher.find(message.task_id, self._caller)
         await self._pump(live, message.after, answer_only=False)
 
-    @_handle.register
     async def _detach(self, message: DetachMessage) -> None:
         for pumped in tuple(self._pumped):
             if message.task_id in (pumped.live.task_id, pumped.live.request_id):
@@ -186,7 +176,6 @@ class Socket:
         # What a pump still holds has its turn in the outbox before this.
         await self._tell("detach", status="detached", task_id=message.task_id)
 
-    @_handle.register
     async def _cancel(self, message: CancelMessage) -> None:
         status, told = "not_found", False
         try:
@@ -199,15 +188,12 @@ class Socket:
         if status != "cancelled" or not told:
             await self._tell("cancel", status=status, task_id=message.task_id)
 
-    @_handle.register
     async def _input(self, message: InputMessage) -> None:
         self._dispatcher.find(message.task_id, self._caller).send(bytes(message.data))
 
-    @_handle.register
     async def _input_end(self, message: InputEndMessage) -> None:
         self._dispatcher.find(message.task_id, self._caller).end_input()
 
-    @_handle.register
     async def _ping(self, message: PingMessage) -> None:
         await self._tell("pong", timestamp=round(self._wall(), 3))
 
@@ -282,3 +268,17 @@ def _writer(send: Send, extensions: MutableMapping[str, Any]) -> Callable[[Seque
             await send({"type": "websocket.send", "text": line.decode()})
 
     return write_batch if BATCH_EXTENSION in extensions else write_each
+
+
+# Not functools.singledispatchmethod: some releases of Python keep every object it was used on.
+_HANDLERS: Mapping[type, Callable[[Socket, Any], Awaitable[None]]] = {
+    TaskMessage: Socket._task,
+    CommandMessage: Socket._command,
+    WorkflowMessage: Socket._workflow,
+    ResumeMessage: Socket._resume,
+    DetachMessage: Socket._detach,
+    CancelMessage: Socket._cancel,
+    InputMessage: Socket._input,
+    InputEndMessage: Socket._input_end,
+    PingMessage: Socket._ping,
+}
