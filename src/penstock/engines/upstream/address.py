@@ -102,7 +102,9 @@ class Options:
         if not valid:
             raise self.wrong("the address is not HOST or HOST:PORT")
         if parts.username is not None or parts.query or parts.fragment:
-            raise self.wrong("only host, port and path belong into the address")
+            raise self.wrong(
+                "the address holds a user, a query or a fragment; only host, port and path belong there"
+            )
         return address.rstrip("/")
 
     def wrong(self, what: str) -> CallError:
