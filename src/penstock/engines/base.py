@@ -12,9 +12,10 @@ An adapter implements ``generate`` and ``close``; all else stands here.  The con
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypedDict
 
@@ -257,6 +258,12 @@ def error_event(error: CallError) -> EventError:
         retryable=error.retryable,
         details=[dict(part) for part in error.details] or UNSET,
     )
+
+
+def unix_clock() -> Callable[[], float]:
+    """Return a clock of Unix seconds that never goes back: the time of day may jump."""
+    offset = time.time() - time.perf_counter()
+    return lambda: offset + time.perf_counter()
 
 
 def refuse_invalid(request: EngineRequest) -> None:

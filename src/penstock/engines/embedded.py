@@ -7,10 +7,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import sys
-import time
 import weakref
-from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
 import anyio
@@ -131,7 +130,7 @@ class Reading(Protocol):
         ...
 
 
-class Generation:
+class Generation(ABC):
     """One request on its way through a slot; made on the event loop, run in a slot's thread.
 
     Args:
@@ -213,12 +212,6 @@ class Generation:
                 self.handoff.put(event)
         except CallError as refusal:
             self.failure = refusal
-
-
-def steady_unix_clock() -> Callable[[], float]:
-    """Return a clock of Unix seconds whose differences are right: the time of day may jump."""
-    offset = time.time() - time.perf_counter()
-    return lambda: offset + time.perf_counter()
 
 
 def peak_mem_mb() -> int:

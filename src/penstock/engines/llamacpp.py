@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.engines import store
-from penstock.engines.base import refuse_invalid
-from penstock.engines.embedded import EmbeddedEngine, Generation, steady_unix_clock
+from penstock.engines.base import refuse_invalid, unix_clock
+from penstock.engines.embedded import EmbeddedEngine, Generation
 from penstock.engines.llamacpp_reading import Chunk, LlamaReading
 from penstock.engines.llamacpp_server import LlamaServer, LlamaSettings
 from penstock.errors import CallError, ErrorCode
@@ -66,7 +66,7 @@ class LlamaEngine(EmbeddedEngine):
 
 class _Generation(Generation):
     def __init__(self, engine: LlamaEngine, request: EngineRequest, body: dict[str, Any]) -> None:
-        self._reading = LlamaReading(request, engine.engine_id, steady_unix_clock(), engine.tokens_of)
+        self._reading = LlamaReading(request, engine.engine_id, unix_clock(), engine.tokens_of)
         super().__init__(engine, "llama.cpp", self._reading)
         self._llama = engine
         self._body = body

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.engines import hugging_face
-from penstock.engines.base import refuse_invalid
-from penstock.engines.embedded import EmbeddedEngine, Generation, steady_unix_clock
+from penstock.engines.base import refuse_invalid, unix_clock
+from penstock.engines.embedded import EmbeddedEngine, Generation
 from penstock.engines.transformers_model import (
     CausalModel,
     Stopped,
@@ -62,7 +62,7 @@ class _Generation(Generation):
     def __init__(self, engine: TransformersEngine, request: EngineRequest) -> None:
         causal = self._causal = engine.causal
         self._request = request
-        clock = steady_unix_clock()
+        clock = unix_clock()
         self._reading = TokenReading(request, engine.engine_id, clock, causal.decode, causal.ends)
         super().__init__(engine, "transformers", self._reading)
 

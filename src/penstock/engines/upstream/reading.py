@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from penstock.engines.base import error_event
+from penstock.engines.base import error_event, unix_clock
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import SseEvent
 from penstock.protocol.events import (
@@ -25,12 +24,6 @@ from penstock.protocol.events import (
     EventUsage,
     FinishReason,
 )
-
-
-def unix_clock() -> Callable[[], float]:
-    """Return a clock of Unix seconds that never goes back."""
-    offset = time.time() - time.perf_counter()
-    return lambda: offset + time.perf_counter()
 
 
 class Reading(ABC):
