@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,18 @@ def isolate(folder: Path) -> Isolate:
         assert isolated.permits == 0
         for process in filter(None, processes):
             await wait_gone(process.pid)
-        assert resources() == before
+        await returned_to(before)
 
     return run
+
+
+async def returned_to(before: Resources) -> None:
+    """Return once nothing is left that was not there before: event loops close sockets a turn later, and
+    threads end when they are next given a processor."""
+    with anyio.move_on_after(BOUND_S):
+        while (now := resources()).more_than(before):
+            await anyio.lowlevel.checkpoint()
+    assert not now.more_than(before), f"{now} where there was {before}"
 
 
 def make_app(
@@ -165,19 +175,49 @@ async def journal(folder: Path) -> AsyncIterator[Journal]:
 
 
 @pytest.fixture
-def levels() -> Callable[[], tuple[int, int, list[str]]]:
-    """Return what counts what a process can leave behind here."""
-    return resources
+async def children() -> AsyncIterator[Callable[[], tuple[str, ...]]]:
+    """Return what names the processes started from here; leaving the test proves that nothing is left."""
+    before = resources()
+    yield lambda: resources().children
+    await returned_to(before)
 
 
-def resources() -> tuple[int, int, list[str]]:
-    """Return what a process can leave behind here: descriptors, threads of ours, child processes."""
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("penstock-")]
+@dataclass(frozen=True)
+class Resources:
+    """What a process can leave behind here.
+
+    Attributes:
+        descriptors: What each open one stands for.
+        threads: The names of those of ours that keep the process from ending.
+        children: Processes, by id.
+    """
+
+    descriptors: tuple[str, ...]
+    threads: tuple[str, ...]
+    children: tuple[str, ...]
+
+    def more_than(self, before: Resources) -> bool:
+        """Whether something is here that was not there before."""
+        return (
+            len(self.descriptors) > len(before.descriptors)
+            or len(self.threads) > len(before.threads)
+            or not set(self.children) <= set(before.children)
+        )
+
+
+def resources() -> Resources:
+    """Return what there is now."""
     children: list[str] = []
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):  # a thread that ends meanwhile
             children += (task / "children").read_text().split()
-    return len(os.listdir("/proc/self/fd")), len([t for t in threads if not t.daemon]), children
+    descriptors = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one the names were read with
+            descriptors.append(os.readlink(f"/proc/self/fd/{name}"))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("penstock-")]
+    lasting = [thread.name for thread in threads if not thread.daemon]
+    return Resources(tuple(descriptors), tuple(lasting), tuple(children))
 
 
 async def wait_gone(pid: int) -> None:
