@@ -16,6 +16,7 @@ from behaviour.raw_http import WAIT_S
 from behaviour.sites import ITEMS, Project, data, runner, site
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError
+from penstock.gateway.runner import Parting
 from penstock.protocol.messages import CancelReason
 from penstock.runner.runner import Runner
 from penstock.runtime.app import App
@@ -121,7 +122,7 @@ async def test_a_gateway_that_starts_anew_ends_what_its_runners_ran_for_it() -> 
             at.cable.refuses = True
             at.cable.cut()  # the gateway is gone without a word
             for each in old.runners:
-                each.lose("the process ended", 1012)
+                each.lose("the process ended", Parting.STOPPING)
             await at.start_hub()
             at.cable.refuses = False
             for live in lives:

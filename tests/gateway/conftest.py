@@ -9,6 +9,7 @@ import pytest
 from gateway.fakes import World, turns
 from penstock.calls.limits import CallLimits
 from penstock.gateway.hub import Hub
+from penstock.gateway.runner import Parting
 from penstock.gateway.settings import GatewaySettings
 from penstock.testing import FakeClock
 
@@ -21,7 +22,7 @@ async def world() -> AsyncIterator[World]:
     async with hub:
         yield World(hub, clock)
         for runner in hub.runners:
-            runner.lose("the test is over", 1000)
+            runner.lose("the test is over", Parting.LEFT)
         await turns()
         assert not hub._working
         assert not any(admission.running or admission.waiting for admission in hub._admissions.values())

@@ -60,7 +60,7 @@ class FakeRunner:
 
     def connect(self) -> FakeRunner:
         """Dial in, with the session there is."""
-        session = self.link.session if hasattr(self, "link") else ""
+        session = self.link.identity.session if hasattr(self, "link") else ""
         hello = RunnerHello(
             name=self.hello.name,
             session=session,
@@ -70,7 +70,7 @@ class FakeRunner:
             labels=self.hello.labels,
         )
         self.link = self._hub.admit(hello)
-        if self.link.session != session:
+        if self.link.identity.session != session:
             self.session = ReliableSession()
         self.connection = FakeConnection()
         self.session.resume(self.link.link.received)

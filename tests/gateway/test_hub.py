@@ -9,7 +9,8 @@ import pytest
 
 from gateway.fakes import IDEMPOTENT, PREDICT, FakeConnection, FakeRunner, World, turns
 from penstock.errors import CallError, ErrorCode
-from penstock.gateway.runner_link import CLOSE_AWAY, CLOSE_BAD, CLOSE_REMOVED
+from penstock.gateway.runner import Parting
+from penstock.gateway.runner_link import CLOSE_CODES
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import CancelReason, Route
 from penstock.protocol.runners import Offer, OfferedTimeouts, RunnerHello
@@ -28,6 +29,7 @@ from penstock.protocol.session import (
     Progress,
 )
 
+AWAY, BROKE, REMOVED = (CLOSE_CODES[why] for why in (Parting.AWAY, Parting.BROKE, Parting.REMOVED))
 pytestmark = pytest.mark.anyio
 
 HEARTBEAT_S, RESUME_S = 3.0, 30.0
@@ -411,7 +413,7 @@ async def test_a_runner_that_does_not_answer_is_away_within_three_heartbeats(wor
     await world.beat(one, times=2)
     assert one.link.connected
     await world.beat(one)
-    assert (one.link.state, one.connection.closed) == ("away", (CLOSE_AWAY, "it does not answer"))
+    assert (one.link.state, one.connection.closed) == ("away", (AWAY, "it does not answer"))
 
 
 async def test_whatever_a_runner_says_shows_that_it_is_there(world: World) -> None:
@@ -441,11 +443,11 @@ async def test_a_runner_gets_no_call_before_it_is_known_to_have_its_session(worl
 
 async def test_a_session_that_is_gone_is_answered_with_a_new_one(world: World) -> None:
     one = world.runner()
-    session = one.link.session
+    session = one.link.identity.session
     one.drop()
     world.clock.advance(RESUME_S)
     one.connect()
-    assert one.link.session != session
+    assert one.link.identity.session != session
     assert one.link.connected
 
 
@@ -579,7 +581,7 @@ async def test_a_runner_whose_state_cannot_be_made_gets_no_calls_and_may_come_ag
     later.end(opened.request_id, error=Failure(code=ErrorCode.COMMAND_FAILED, message="no", retryable=False))
     await turns()
     assert later.link.gone
-    assert later.connection.closed == (CLOSE_AWAY, "it has no state")
+    assert later.connection.closed == (AWAY, "it has no state")
 
 
 async def test_initialize_fails_where_it_fails_on_one(world: World) -> None:
@@ -642,22 +644,32 @@ async def test_another_session_of_a_known_name_is_no_proof(world: World) -> None
     hello = RunnerHello(name="one", session="0" * 32, offers=[PREDICT])
     with pytest.raises(CallError, match="connected already"):
         world.hub.admit(hello)
-    other = RunnerHello(name="other", session=one.link.session, offers=[PREDICT])
+    other = RunnerHello(name="other", session=one.link.identity.session, offers=[PREDICT])
     assert world.hub.admit(other) is not one.link
-    world.hub.runners.find("other").lose("the test is over", 1000)
+    world.hub.runners.find("other").lose("the test is over", Parting.LEFT)
+
+
+async def test_a_session_belongs_to_the_key_it_was_begun_with(world: World) -> None:
+    hello = RunnerHello(name="one", offers=[PREDICT])
+    runner = world.hub.admit(hello, "key-a")
+    again = msgspec.structs.replace(hello, session=runner.identity.session)
+    with pytest.raises(CallError, match="connected already"):
+        world.hub.admit(again, "key-b")
+    assert world.hub.admit(again, "key-a") is runner
+    runner.lose("the test is over", Parting.LEFT)
 
 
 async def test_a_key_says_what_may_be_offered(world: World) -> None:
     hello = RunnerHello(name="one", offers=[PREDICT, Offer(name="other")])
     with pytest.raises(CallError, match="does not let it offer other") as refused:
-        world.hub.admit(hello, frozenset({"predict"}))
+        world.hub.admit(hello, "", frozenset({"predict"}))
     assert refused.value.code is ErrorCode.PERMISSION_DENIED
     assert len(world.hub.runners) == 0
 
 
 async def test_a_key_that_is_revoked_ends_the_runner_at_the_next_heartbeat(world: World) -> None:
     welcome = [True]
-    runner = world.hub.admit(RunnerHello(name="one", offers=[PREDICT]), None, lambda: welcome[0])
+    runner = world.hub.admit(RunnerHello(name="one", offers=[PREDICT]), "", None, lambda: welcome[0])
     one = FakeRunner(world.hub, "one", (PREDICT,))
     one.link = runner
     runner.attach(one.connection, 0)
@@ -665,7 +677,7 @@ async def test_a_key_that_is_revoked_ends_the_runner_at_the_next_heartbeat(world
     await world.beat(one)
     welcome[0] = False
     await world.beat(one)
-    assert one.connection.closed == (CLOSE_REMOVED, "its key is no longer good")
+    assert one.connection.closed == (REMOVED, "its key is no longer good")
     assert runner.gone
 
 
@@ -736,7 +748,7 @@ async def test_a_removed_runner_is_gone_and_so_are_its_calls(world: World) -> No
     live = await world.call()
     await one.opened()
     world.hub.remove("one")
-    assert one.connection.closed == (CLOSE_REMOVED, "it was removed")
+    assert one.connection.closed == (REMOVED, "it was removed")
     assert (await world.last(live)).code == "unavailable"
     with pytest.raises(CallError, match="no runner 'one'"):
         world.hub.remove("one")
@@ -754,7 +766,7 @@ async def test_what_is_no_parcel_breaks_the_connection_and_nothing_else(world: W
     [runner] = [runner for runner in (one, two) if await runner.opened()]
     other = two if runner is one else one
     runner.give(parcel)
-    assert runner.connection.closed == (CLOSE_BAD, "that was no parcel")
+    assert runner.connection.closed == (BROKE, "that was no parcel")
     assert (runner.link.state, other.link.state) == ("away", "connected")
     runner.connect()
     runner.end(live.request_id)
@@ -832,7 +844,7 @@ async def test_an_item_that_is_no_json_on_one_line_ends_the_runner(world: World,
     [good] = await two.opened()
     [bad] = tuple(one.link._calls)
     one.say(Items(request_id=bad, items=[b"1", item]))
-    assert (one.link.gone, one.connection.closed and one.connection.closed[0]) == (True, CLOSE_BAD)
+    assert (one.link.gone, one.connection.closed and one.connection.closed[0]) == (True, BROKE)
     two.end(good.request_id)
     ends = [await world.last(live) for live in lives]
     assert sorted(end.status for end in ends) == ["completed", "error"]

@@ -15,6 +15,7 @@ from gateway.fakes import PREDICT, FakeRunner, turns
 from penstock.calls.tasks import TaskOwner
 from penstock.compose import build_gateway
 from penstock.gateway.hub import Hub
+from penstock.gateway.runner import Parting
 from penstock.observability.recorder import Recorder
 from penstock.protocol.runners import Offer
 from penstock.server.asgi import Application
@@ -33,7 +34,7 @@ async def served(observer: Recorder | None = None) -> AsyncIterator[tuple[Hub, h
     async with hub, httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield hub, http
         for runner in hub.runners:
-            runner.lose("the test is over", 1000)
+            runner.lose("the test is over", Parting.LEFT)
         await turns()
     await application.aclose()
 

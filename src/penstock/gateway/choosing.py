@@ -6,14 +6,14 @@ import hashlib
 import math
 from collections.abc import Iterable
 
-from penstock.gateway.runner_link import RunnerLink
+from penstock.gateway.runner import Runner
 from penstock.protocol.messages import Route
 from penstock.protocol.runners import labels_match
 
 
 def choose(
-    runners: Iterable[RunnerLink], command: str, route: Route | None, not_on: RunnerLink | None = None
-) -> RunnerLink | None:
+    runners: Iterable[Runner], command: str, route: Route | None, not_on: Runner | None = None
+) -> Runner | None:
     """Return the runner for a call; None if none has room for it now.
 
     A key's runner is found by how well the two go together (rendezvous hashing): while it is there, and has
@@ -37,12 +37,12 @@ def choose(
     return chosen
 
 
-def matches(runner: RunnerLink, route: Route | None) -> bool:
+def matches(runner: Runner, route: Route | None) -> bool:
     """Whether a call may run there by what it asks for."""
     return route is None or labels_match(route.labels, runner.labels)
 
 
-def affinity(sticky: str, runner: RunnerLink) -> float:
+def affinity(sticky: str, runner: Runner) -> float:
     """Return how well a key and a runner go together; of all runners the greatest wins, each in proportion to
     its weight."""
     digest = hashlib.blake2b(f"{runner.name}\0{sticky}".encode(), digest_size=8).digest()
@@ -50,5 +50,5 @@ def affinity(sticky: str, runner: RunnerLink) -> float:
     return -runner.weight / math.log(chance)
 
 
-def _fullness(runner: RunnerLink, command: str) -> float:
+def _fullness(runner: Runner, command: str) -> float:
     return runner.load / (runner.concurrency(command) * runner.weight)

@@ -12,7 +12,8 @@ import anyio
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import FAULTS, CallError, ErrorCode, RemoteProtocolError
 from penstock.gateway.hub import Hub
-from penstock.gateway.runner_link import CLOSE_BAD, RunnerLink
+from penstock.gateway.runner import Parting
+from penstock.gateway.runner_link import CLOSE_CODES, RunnerLink
 from penstock.protocol.runners import Refusal, RunnerHello, Welcome, encode_hello, read_hello
 
 CLOSE_S = 5.0  # how long a close may take to be written
@@ -28,6 +29,11 @@ _log = logging.getLogger("penstock.gateway")
 
 class Visitor(Protocol):
     """Who dials in, as whoever guards the door knows it."""
+
+    @property
+    def key(self) -> str:
+        """The id of its key; empty where there are no keys."""
+        ...
 
     @property
     def commands(self) -> frozenset[str] | None:
@@ -104,11 +110,11 @@ class RunnerDoor:
 
     async def _let_in(self, receive: Receive, connection: AsgiConnection, visitor: Visitor) -> RunnerLink:
         hello = await self._hello(receive)
-        runner = self._hub.admit(hello, visitor.commands, visitor.still_welcome)
+        runner = self._hub.admit(hello, visitor.key, visitor.commands, visitor.still_welcome)
         settings = self._hub.settings
-        received = hello.received if hello.session == runner.session else 0
+        received = hello.received if hello.session == runner.identity.session else 0
         welcome = Welcome(
-            session=runner.session,
+            session=runner.identity.session,
             received=runner.link.received,
             heartbeat_s=settings.heartbeat_s,
             resume_s=settings.resume_s,
@@ -139,7 +145,7 @@ class RunnerDoor:
             await connection.send(encode_hello(Refusal(code=error.code, message=error.message)))
         except OSError:
             return
-        await connection.aclose(FAULTS[error.code].ws_close or CLOSE_BAD, error.code.value)
+        await connection.aclose(FAULTS[error.code].ws_close or CLOSE_CODES[Parting.BROKE], error.code.value)
 
     async def _serve(self, receive: Receive, connection: AsgiConnection, runner: RunnerLink) -> None:
         burst = 0

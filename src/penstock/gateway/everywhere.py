@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from penstock.errors import CallError
-from penstock.gateway.runner_link import RunnerLink
+from penstock.gateway.runner import Runner
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import End, Open
 from penstock.runtime.remote import Ready, RemoteCall
@@ -22,7 +22,7 @@ class CallEverywhere:
         done: Told when it has ended well on all of them.
     """
 
-    def __init__(self, runners: Sequence[RunnerLink], opening: Open, done: Callable[[], None]) -> None:
+    def __init__(self, runners: Sequence[Runner], opening: Open, done: Callable[[], None]) -> None:
         self._calls = [runner.call(opening, movable=False) for runner in runners]
         self._done = done
 
@@ -70,7 +70,7 @@ async def _finish(call: RemoteCall) -> CallError | None:
     return None
 
 
-async def prepare(runner: RunnerLink, command: str, given: bytes, window: int) -> None:
+async def prepare(runner: Runner, command: str, given: bytes, window: int) -> None:
     """Bring a runner that has come to the state that is in force.
 
     Raises:

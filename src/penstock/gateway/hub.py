@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from functools import partial
 
 from penstock.calls.clock import Clock
@@ -17,7 +17,8 @@ from penstock.gateway.choosing import matches
 from penstock.gateway.everywhere import CallEverywhere, prepare
 from penstock.gateway.registry import Registry, RunnerAdmission
 from penstock.gateway.routed import RelayedInput, RoutedCall
-from penstock.gateway.runner_link import CLOSE_AWAY, CLOSE_REMOVED, RunnerLink
+from penstock.gateway.runner import Parting, Runner
+from penstock.gateway.runner_link import RunnerLink
 from penstock.gateway.settings import GatewaySettings
 from penstock.protocol.dispatch import Caller, Description
 from penstock.protocol.messages import CancelReason, Start
@@ -151,33 +152,60 @@ class Hub(Hosting):
     def admit(
         self,
         hello: RunnerHello,
+        key: str = "",
         commands: frozenset[str] | None = None,
         still_welcome: Callable[[], bool] = lambda: True,
     ) -> RunnerLink:
         """Return the runner that dials in: the one it was, or a new one.
 
         Args:
+            key: The id of the key it shows; only the same may go on with a session.
             commands: What it may offer; None is anything.
             still_welcome: Asked at every heartbeat.
 
         Raises:
             CallError: ``conflict``, ``permission_denied``, ``resource_exhausted`` or ``unavailable``.
         """
+        self.check_welcome({offer.name for offer in hello.offers}, commands)
+        known = self.runners.of_session(hello.session)
+        if isinstance(known, RunnerLink) and (known.name, known.identity.key) == (hello.name, key):
+            return known
+        session = secrets.token_hex(16)
+        runner = RunnerLink(hello, session, key, self.settings, self._clock, self.links, self, still_welcome)
+        self.take_in(runner)
+        return runner
+
+    def check_welcome(self, names: Set[str], allowed: frozenset[str] | None) -> None:
+        """See that a runner may come which offers commands of these ``names``.
+
+        Args:
+            allowed: What its key lets it offer; None is anything.
+
+        Raises:
+            CallError: ``permission_denied``, ``resource_exhausted`` or ``unavailable``.
+        """
         if self._status != "healthy":
             raise CallError(f"the gateway is {self._status}", ErrorCode.UNAVAILABLE, retry_after_s=1)
-        self._check_offers(hello, commands)
-        known = self.runners.of_session(hello.session)
-        if known is not None and known.name == hello.name:
-            return known
-        self.runners.make_room(hello.name)
-        session = secrets.token_hex(16)
-        runner = RunnerLink(hello, session, self.settings, self._clock, self.links, self, still_welcome)
+        if allowed is not None and (more := sorted(names - allowed)):
+            text = f"the key of this runner does not let it offer {', '.join(more)[:200]}"
+            raise CallError(text, ErrorCode.PERMISSION_DENIED)
+        if len(names | self._commands.keys()) > self.settings.max_commands:
+            text = f"the gateway knows {len(self._commands)} commands, and takes no more"
+            raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=60)
+
+    def take_in(self, runner: Runner) -> None:
+        """Add a runner that is welcome.
+
+        Raises:
+            CallError: ``conflict`` or ``resource_exhausted``.
+        """
+        self.runners.make_room(runner.name)
         runner.prepared = self._initial is None or INITIALIZE not in runner.offers
         self.runners.add(runner)
-        for offer in hello.offers:
+        for offer in runner.offers.values():
             self._offer(offer)
-        _log.info("runner %s came (%r); it offers %s", runner.name, runner.software, ", ".join(runner.offers))
-        return runner
+        software, offered = runner.identity.software, ", ".join(runner.offers)
+        _log.info("runner %s came (%r); it offers %s", runner.name, software, offered)
 
     def remove(self, name: str) -> None:
         """Send a runner away for good; its calls fail, or run elsewhere.
@@ -185,7 +213,7 @@ class Hub(Hosting):
         Raises:
             CallError: ``not_found``.
         """
-        self.runners.find(name).lose("it was removed", CLOSE_REMOVED)
+        self.runners.find(name).lose("it was removed", Parting.REMOVED)
 
     def set_draining(self, name: str, draining: bool) -> None:
         """Give a runner no more calls, or calls again; those it has go on.
@@ -209,7 +237,7 @@ class Hub(Hosting):
         runner.weight = weight
         self.changed(runner)
 
-    def changed(self, runner: RunnerLink) -> None:
+    def changed(self, runner: Runner) -> None:
         """See ``Watcher.changed``."""
         if not runner.prepared and runner.confirmed and runner.name not in self._preparing:
             self._preparing.add(runner.name)
@@ -222,7 +250,7 @@ class Hub(Hosting):
                 other.strand()
         self.runners.serve()
 
-    def gone(self, runner: RunnerLink) -> None:
+    def gone(self, runner: Runner) -> None:
         """See ``Watcher.gone``."""
         self.runners.discard(runner)
         self._resize(runner)
@@ -231,7 +259,7 @@ class Hub(Hosting):
             if self.runners.absent(name) is not None:
                 self._give_up_queue(name)
 
-    async def _prepare(self, runner: RunnerLink) -> None:
+    async def _prepare(self, runner: Runner) -> None:
         """Initialise a runner that came later than `initialize`; where that fails, it may try again."""
         while not runner.prepared and not runner.gone:
             given = self._initial
@@ -240,21 +268,12 @@ class Hub(Hosting):
                     await prepare(runner, INITIALIZE, given, self.settings.window)
             except CallError as error:
                 _log.warning("runner %s: its %s failed: %s", runner.name, INITIALIZE, error.message)
-                runner.lose("it has no state", CLOSE_AWAY)
+                runner.lose("it has no state", Parting.AWAY)
             else:
                 runner.prepared = given is self._initial
         self._preparing.discard(runner.name)
         if not runner.gone:
             self.changed(runner)
-
-    def _check_offers(self, hello: RunnerHello, allowed: frozenset[str] | None) -> None:
-        names = {offer.name for offer in hello.offers}
-        if allowed is not None and (more := sorted(names - allowed)):
-            text = f"the key of this runner does not let it offer {', '.join(more)[:200]}"
-            raise CallError(text, ErrorCode.PERMISSION_DENIED)
-        if len(names | self._commands.keys()) > self.settings.max_commands:
-            text = f"the gateway knows {len(self._commands)} commands, and takes no more"
-            raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=60)
 
     def _offer(self, offer: Offer) -> None:
         if self._offers.get(offer.name) == offer:
@@ -269,7 +288,7 @@ class Hub(Hosting):
             )
             self._observer.serves(self._admissions, {})
 
-    def _resize(self, runner: RunnerLink) -> None:
+    def _resize(self, runner: Runner) -> None:
         for name in runner.offers:
             queues = [other.offers[name].queue for other in self.runners.running(name)]
             self._admissions[name].resize(self.runners.permits(name), max(queues, default=0))

@@ -11,7 +11,7 @@ from penstock.calls.admission import Admission, Place
 from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.choosing import choose, matches
-from penstock.gateway.runner_link import CLOSE_AWAY, RunnerLink
+from penstock.gateway.runner import Parting, Runner
 from penstock.protocol.messages import Route
 from penstock.protocol.runners import Offer
 
@@ -22,9 +22,9 @@ _log = logging.getLogger("penstock.gateway")
 class Slot:
     """A place on a runner, for one call."""
 
-    runner: RunnerLink
+    runner: Runner
     command: str
-    freed: Callable[[RunnerLink], None]
+    freed: Callable[[Runner], None]
     held: bool = field(default=True, init=False)
 
     def release(self) -> None:
@@ -69,7 +69,7 @@ class RunnerAdmission(Admission):
 class _Waiter:
     command: str
     route: Route | None
-    not_on: RunnerLink | None
+    not_on: Runner | None
     slot: asyncio.Future[Slot]
 
 
@@ -82,18 +82,18 @@ class Registry:
             again.
     """
 
-    def __init__(self, max_runners: int, resized: Callable[[RunnerLink], None]) -> None:
+    def __init__(self, max_runners: int, resized: Callable[[Runner], None]) -> None:
         self._resized = resized
         self._max_runners = max_runners
-        self._by_name: dict[str, RunnerLink] = {}
-        self._by_session: dict[str, RunnerLink] = {}
-        self._by_command: dict[str, dict[str, RunnerLink]] = {}
+        self._by_name: dict[str, Runner] = {}
+        self._by_session: dict[str, Runner] = {}
+        self._by_command: dict[str, dict[str, Runner]] = {}
         self._waiters: dict[_Waiter, None] = {}
 
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def __iter__(self) -> Iterator[RunnerLink]:
+    def __iter__(self) -> Iterator[Runner]:
         return iter(tuple(self._by_name.values()))
 
     # -- runners -------------------------------------------------------------------------------------
@@ -109,27 +109,30 @@ class Registry:
             text = f"a runner {name!r} is connected already; give this one another name"
             raise CallError(text, ErrorCode.CONFLICT)
         if former is not None:
-            former.lose("another one of its name came", CLOSE_AWAY)
+            former.lose("another one of its name came", Parting.AWAY)
         if len(self._by_name) >= self._max_runners:
             text = f"{len(self._by_name)} runners are connected, as many as this gateway takes"
             raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=30)
 
-    def add(self, runner: RunnerLink) -> None:
+    def add(self, runner: Runner) -> None:
         """Take a runner in."""
         runner.turn = min((other.turn for other in self._by_name.values()), default=0.0)
-        self._by_name[runner.name] = self._by_session[runner.session] = runner
+        self._by_name[runner.name] = runner
+        if runner.identity.session:
+            self._by_session[runner.identity.session] = runner
         for command in runner.offers:
             self._by_command.setdefault(command, {})[runner.name] = runner
 
-    def discard(self, runner: RunnerLink) -> None:
+    def discard(self, runner: Runner) -> None:
         """Forget a runner that is gone."""
-        del self._by_name[runner.name], self._by_session[runner.session]
+        del self._by_name[runner.name]
+        self._by_session.pop(runner.identity.session, None)
         for command in runner.offers:
             del self._by_command[command][runner.name]
             if not self._by_command[command]:
                 del self._by_command[command]
 
-    def find(self, name: str) -> RunnerLink:
+    def find(self, name: str) -> Runner:
         """Return a runner by its name.
 
         Raises:
@@ -140,7 +143,7 @@ class Registry:
             raise CallError(f"no runner {name[:100]!r} is known here", ErrorCode.NOT_FOUND)
         return runner
 
-    def of_session(self, session: str) -> RunnerLink | None:
+    def of_session(self, session: str) -> Runner | None:
         """Return the runner whose session this is."""
         return self._by_session.get(session)
 
@@ -148,7 +151,7 @@ class Registry:
         """Return what is offered, by command; of several runners the first counts."""
         return {name: next(iter(there.values())).offers[name] for name, there in self._by_command.items()}
 
-    def running(self, command: str) -> list[RunnerLink]:
+    def running(self, command: str) -> list[Runner]:
         """Return the runners that offer a command, there or not."""
         return list(self._by_command.get(command, {}).values())
 
@@ -169,11 +172,11 @@ class Registry:
         text = f"no runner for {command} is connected; try again"
         return CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=5)
 
-    def elsewhere(self, command: str, runner: RunnerLink) -> bool:
+    def elsewhere(self, command: str, runner: Runner) -> bool:
         """Whether a runner other than this one takes calls of a command."""
         return any(other.takes for other in self.running(command) if other is not runner)
 
-    async def slot(self, live: Live, not_on: RunnerLink | None = None) -> Slot:
+    async def slot(self, live: Live, not_on: Runner | None = None) -> Slot:
         """Return a place for a call, once there is one.
 
         Args:
@@ -209,7 +212,7 @@ class Registry:
             elif (error := self._hopeless(waiter)) is not None:
                 waiter.slot.set_exception(error)
 
-    def _take(self, command: str, route: Route | None, not_on: RunnerLink | None) -> Slot | None:
+    def _take(self, command: str, route: Route | None, not_on: Runner | None) -> Slot | None:
         runner = choose(self.running(command), command, route, not_on)
         if runner is None:
             return None
@@ -217,7 +220,7 @@ class Registry:
         runner.load += 1
         return Slot(runner, command, self._freed)
 
-    def _freed(self, runner: RunnerLink) -> None:
+    def _freed(self, runner: Runner) -> None:
         if not runner.takes:
             self._resized(runner)
         self.serve()

@@ -10,7 +10,7 @@ import msgspec
 from penstock.calls.inputs import MAX_WAITING
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.registry import Slot
-from penstock.gateway.runner_link import RunnerLink, Stranded
+from penstock.gateway.runner import Runner, Stranded
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import End, Input, InputEnd, Open
 from penstock.runtime.remote import Ready, RemoteCall
@@ -23,7 +23,7 @@ class RelayedInput:
 
     def __init__(self) -> None:
         self._request_id = ""
-        self._runner: RunnerLink | None = None
+        self._runner: Runner | None = None
         self._waiting: deque[bytes] = deque()
         self._ended = False
 
@@ -49,7 +49,7 @@ class RelayedInput:
             self._ended = True
             self._tell_end()
 
-    def begin(self, runner: RunnerLink, request_id: str) -> None:
+    def begin(self, runner: Runner, request_id: str) -> None:
         """Send from now on to ``runner``."""
         self._runner, self._request_id = runner, request_id
         while self._waiting:
@@ -76,7 +76,7 @@ class RoutedCall:
         self,
         slot: Slot,
         opening: Callable[[], Open],
-        next_slot: Callable[[RunnerLink], Awaitable[Slot]] | None,
+        next_slot: Callable[[Runner], Awaitable[Slot]] | None,
         inputs: RelayedInput | None,
     ) -> None:
         self._slot = slot

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.hub import Hub
-from penstock.gateway.runner_link import RunnerLink
+from penstock.gateway.runner import Runner
 from penstock.protocol.dispatch import Caller
 
 Handler = Callable[..., Awaitable[None]]
@@ -100,12 +100,12 @@ def _weight(body: bytes) -> float:
         raise CallError(text, ErrorCode.INVALID_ARGUMENT) from error
 
 
-def _shown(runner: RunnerLink) -> dict[str, Any]:
+def _shown(runner: Runner) -> dict[str, Any]:
     return {
         "name": runner.name,
         "state": runner.state,
         "status": runner.status,
-        "software": runner.software,
+        "software": runner.identity.software,
         "connected_at": round(runner.connected_at, 3),
         "calls": runner.calls,
         "capacity": runner.capacity,

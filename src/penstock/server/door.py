@@ -38,10 +38,12 @@ class Guest:
     """A host that may offer commands.
 
     Attributes:
+        key: The id of its key; empty where there are no keys.
         commands: Those; None is any.
         still_welcome: Whether it would be let in now.
     """
 
+    key: str
     commands: frozenset[str] | None
     still_welcome: Callable[[], bool]
 
@@ -97,13 +99,13 @@ class Door:
         """
         token, keys = self._socket_token(scope), self.keys
         if keys is None:
-            return Guest(None, lambda: True)
+            return Guest("", None, lambda: True)
         key = None if token is None else keys.find(token)
         if key is None:
             raise _unknown(token)
         if Scope.RUNNER not in key.scopes:
             raise CallError("this key is not of the scope runner", ErrorCode.PERMISSION_DENIED)
-        return Guest(key.commands, partial(keys.knows, key.id))
+        return Guest(key.id, key.commands, partial(keys.knows, key.id))
 
     def _socket_token(self, scope: MutableMapping[str, Any]) -> str | None:
         """Check where a WebSocket comes from; return the key that came with it."""
