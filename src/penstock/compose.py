@@ -16,7 +16,7 @@ from typing_extensions import NotRequired, Self, TypedDict
 from penstock import engines
 from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
-from penstock.engines.base import Engine, conversation, raise_if_failed, report_metrics
+from penstock.engines.base import Engine, conversation, raise_if_failed, report_end
 from penstock.errors import AuthoringError, CallError, ErrorCode
 from penstock.gateway.door import RunnerDoor
 from penstock.gateway.hub import Hub
@@ -140,6 +140,7 @@ def build_gateway(
     settings: ServerSettings,
     gateway: GatewaySettings | None = None,
     *,
+    default_command: str | None = None,
     observer: Observer = NOBODY,
 ) -> tuple[Hub, Extension]:
     """Return a gateway's dispatcher, and what its server answers besides calls.
@@ -148,10 +149,12 @@ def build_gateway(
         name: Shown to callers.
         settings: Where the bounds on calls are taken from.
         gateway: How runners are treated.
+        default_command: Of calls that name none; None leaves it to what runners offer.
         observer: Is told what happens to every call.
     """
     limits = CallLimits(drain_s=settings.drain_s)
-    hub = Hub(Manifest(name=name), settings=gateway, limits=limits, observer=observer)
+    given = {} if default_command is None else {"default_command": default_command}
+    hub = Hub(Manifest(name=name, **given), settings=gateway, limits=limits, observer=observer)
     routes = tuple(Route(path, handlers) for path, handlers in RunnerRoutes(hub).table().items())
     return hub, Extension(routes, {PATH: RunnerDoor(hub, settings.max_body)})
 
@@ -319,7 +322,7 @@ class EngineCommands:
             async for event in events:
                 yield event
                 if type(event) is EngineEnd:
-                    report_metrics(event.metrics)
+                    report_end(event)
                     raise_if_failed(event)
                     return
         raise CallError(

@@ -15,7 +15,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.calls.waiting import wait_ended
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import State
-from penstock.protocol.events import EventMetrics
+from penstock.protocol.events import EngineReport, EventMetrics
 from penstock.protocol.messages import CancelReason, CancelTimes, Frame, OnDisconnect, decode_frame
 from penstock.testing import FakeClock
 from penstock.testing.clock import EPOCH
@@ -311,12 +311,14 @@ async def test_metrics_count_items_and_tell_the_times(make_live: MakeLive, clock
 
 def test_an_engines_measurements_join_the_calls_own(make_live: MakeLive) -> None:
     live = make_live()
-    live.report_metrics(EventMetrics(ttft_ms=1.0, throughput_tps=5.0, peak_mem_mb=1))
-    live.report_metrics(EventMetrics(ttft_ms=2.0, throughput_tps=6.0, peak_mem_mb=1))
+    first = EventMetrics(ttft_ms=1.0, throughput_tps=5.0, peak_mem_mb=1)
+    live.report(EngineReport(metrics=first, finish_reason="stop"))
+    live.report(EngineReport(metrics=EventMetrics(ttft_ms=2.0, throughput_tps=6.0, peak_mem_mb=1)))
     live.complete(has_answer=False)
     metrics = last(live).metrics
     assert metrics is not None
     assert (metrics["ttft_ms"], metrics["throughput_tps"], metrics["items"]) == (2.0, 6.0, 0)
+    assert metrics["finish_reason"] == "stop"
 
 
 def test_a_record_tells_the_whole_story(make_live: MakeLive, clock: FakeClock) -> None:

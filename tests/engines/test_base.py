@@ -15,6 +15,7 @@ from penstock.protocol.events import (
     EngineDelta,
     EngineEnd,
     EngineEvent,
+    EngineReport,
     EngineRequest,
     EngineStart,
     EventError,
@@ -57,13 +58,13 @@ class Call:
     request_id = "5" * 32
 
     def __init__(self) -> None:
-        self.reported: list[EventMetrics] = []
+        self.reported: list[EngineReport] = []
 
     def remaining(self) -> float | None:
         return None
 
-    def report_metrics(self, metrics: EventMetrics) -> None:
-        self.reported.append(metrics)
+    def report(self, report: EngineReport) -> None:
+        self.reported.append(report)
 
 
 def delta(text: str) -> EngineDelta:
@@ -135,7 +136,7 @@ async def test_in_a_call_it_uses_its_id_and_reports_metrics() -> None:
     finally:
         ambient.current.reset(token)
     assert engine.asked[0].request_id == engine.asked[0].trace_id == call.request_id
-    assert call.reported == [METRICS]
+    assert [report.metrics for report in call.reported] == [METRICS]
 
 
 async def test_a_failed_end_raises_what_was_told_of_it_details_and_all() -> None:
@@ -168,7 +169,7 @@ async def test_a_failed_end_reports_its_metrics_too() -> None:
             await text_of(engine)
     finally:
         ambient.current.reset(token)
-    assert call.reported == [METRICS]
+    assert [report.metrics for report in call.reported] == [METRICS]
 
 
 async def test_outside_a_call_every_request_has_a_fresh_id() -> None:

@@ -17,7 +17,7 @@ from penstock.compose import build_app
 from penstock.engines import sglang, sglang_sending
 from penstock.engines.sglang import SGLangEngine, open_sglang
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineDelta, EngineEvent, EngineRequest, EngineStart, EventMetrics
+from penstock.protocol.events import EngineDelta, EngineEvent, EngineReport, EngineRequest, EngineStart
 from penstock.server.settings import ServerSettings
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +36,7 @@ class Call:
     def remaining(self) -> float | None:
         return None
 
-    def report_metrics(self, metrics: EventMetrics) -> None:
+    def report(self, report: EngineReport) -> None:
         """Nobody asks."""
 
     def upstream_confirmed(self) -> None:

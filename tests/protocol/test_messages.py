@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from penstock.errors import CallError, CommandError, ErrorCode, ReplayTruncated
-from penstock.protocol.events import EventMetrics
+from penstock.protocol.events import EngineReport, EventMetrics, EventUsage
 from penstock.protocol.messages import (
     CancelReason,
     CancelTimes,
@@ -21,7 +21,6 @@ from penstock.protocol.messages import (
     Start,
     WireForm,
     decode_frame,
-    encode_metrics,
     error_envelope,
 )
 
@@ -164,9 +163,12 @@ def test_an_error_that_says_whether_to_retry_overrides_the_table() -> None:
 
 
 def test_an_engines_measurements_keep_their_names() -> None:
-    plain = encode_metrics(EventMetrics(ttft_ms=1.5, throughput_tps=100.0, peak_mem_mb=12))
+    metrics = EventMetrics(ttft_ms=1.5, throughput_tps=100.0, peak_mem_mb=12)
+    usage = EventUsage(prompt_tokens=3, completion_tokens=2)
+    plain = EngineReport(metrics=metrics, usage=usage, finish_reason="length").fields()
+    assert (plain["prompt_tokens"], plain["completion_tokens"], plain["finish_reason"]) == (3, 2, "length")
     assert (plain["ttft_ms"], plain["throughput_tps"], plain["peak_mem_mb"]) == (1.5, 100.0, 12)
-    assert plain.keys().isdisjoint(("timestamps", "component_trace"))  # absent, not null
+    assert plain.keys().isdisjoint(("timestamps", "component_trace", "cached_tokens"))  # absent, not null
 
 
 # -- what is no frame ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import CallError, ErrorCode, LocalProtocolError, RemoteProtocolError
-from penstock.protocol.events import EventMetrics
+from penstock.protocol.events import EngineReport, EventMetrics
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import (
     HEAD,
@@ -71,7 +71,7 @@ messages = st.one_of(
         answer=st.none() | _json,
         error=st.none() | _failures,
         reason=st.none() | st.sampled_from(CancelReason),
-        metrics=st.none() | _metrics,
+        report=st.none() | st.builds(EngineReport, metrics=st.none() | _metrics),
     ),
     st.builds(Ping, number=_sizes),
     st.builds(Pong, number=_sizes),

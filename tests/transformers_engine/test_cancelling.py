@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -18,7 +17,7 @@ from penstock.calls import ambient
 from penstock.engines.transformers import TransformersEngine
 from penstock.engines.transformers_model import TransformersSettings
 from penstock.errors import CallError
-from penstock.protocol.events import EngineEnd, EngineRequest, EngineStart
+from penstock.protocol.events import EngineEnd, EngineReport, EngineRequest, EngineStart
 from transformers_engine.asking import (
     Watched,
     end_of,
@@ -59,7 +58,7 @@ class Call:
     def remaining(self) -> None:
         return None
 
-    def report_metrics(self, metrics: Any) -> None:
+    def report(self, report: EngineReport) -> None:
         """Nothing to report to."""
 
     def upstream_confirmed(self) -> None:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from penstock.protocol.events import EventMetrics
+    from penstock.protocol.events import EngineReport
 
 
 class AmbientCall(Protocol):
@@ -25,8 +25,8 @@ class AmbientCall(Protocol):
         """Seconds left to the call's deadline; ``None`` without one."""
         ...
 
-    def report_metrics(self, metrics: EventMetrics) -> None:
-        """Put an engine's measurements into the call's terminal frame."""
+    def report(self, report: EngineReport) -> None:
+        """Put what an engine tells of its generation into the call's terminal frame."""
         ...
 
     def upstream_confirmed(self) -> None:

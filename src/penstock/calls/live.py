@@ -20,14 +20,13 @@ from penstock.calls.record import record_of
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.call import CallLog, Ending, State
 from penstock.protocol.dispatch import Caller, CancelOutcome, TaskRecord
-from penstock.protocol.events import EventMetrics
+from penstock.protocol.events import EngineReport
 from penstock.protocol.messages import (
     CancelReason,
     FrameWriter,
     Note,
     OnDisconnect,
     Start,
-    encode_metrics,
 )
 from penstock.protocol.steps import WorkflowWriter
 
@@ -80,7 +79,7 @@ class Live:
         self._deadline = None if start.timeout_s is None else self._accepted + start.timeout_s
         self._timers: dict[str, Timer] = {}
         self._notes = 0
-        self._engine_metrics: Mapping[str, Any] = {}
+        self.engine_report: EngineReport | None = None
         self._on_cut: tuple[Callable[[CancelReason], None], ...] = ()
         self._on_end: tuple[Callable[[Live], None], ...] = ()
         self._on_stop: tuple[Callable[[], None], ...] = ()
@@ -161,7 +160,7 @@ class Live:
         }
         if self._first_item is not None:
             own["ttft_ms"] = _ms(self._first_item - self._accepted)
-        return {**own, **self._engine_metrics} if self._engine_metrics else own
+        return own if self.engine_report is None else {**own, **self.engine_report.fields()}
 
     # -- for the executor ----------------------------------------------------------------------------
 
@@ -212,9 +211,9 @@ class Live:
             self._notes += 1
             self.log.note(kind, about, self._clock.wall())
 
-    def report_metrics(self, metrics: EventMetrics) -> None:
-        """Put an engine's measurements into the terminal frame; the last report counts."""
-        self._engine_metrics = encode_metrics(metrics)
+    def report(self, report: EngineReport) -> None:
+        """Put what an engine tells into the terminal frame; of each part the last counts."""
+        self.engine_report = report.over(self.engine_report)
 
     def on_cut(self, cut: Callable[[CancelReason], None]) -> None:
         """Call ``cut`` when the call is cancelled; at once if it has been."""

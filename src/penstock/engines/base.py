@@ -32,7 +32,6 @@ from penstock.protocol.events import (
     EngineRequest,
     EngineStart,
     EventError,
-    EventMetrics,
     Sampling,
 )
 
@@ -199,7 +198,7 @@ class Engine(ABC):
             CallError: The answer failed, or this is no event.
         """
         if type(event) is EngineEnd:
-            report_metrics(event.metrics)
+            report_end(event)
             raise_if_failed(event)
             return True
         if type(event) is not EngineStart:
@@ -231,11 +230,11 @@ def to_sampling(options: SamplingOptions) -> Sampling:
     return Sampling(stop=(stop,) if isinstance(stop, str) else tuple(stop), **rest)  # type: ignore[arg-type]
 
 
-def report_metrics(metrics: EventMetrics) -> None:
-    """Give an engine's measurements to the call this code runs in, if it runs in one."""
+def report_end(end: EngineEnd) -> None:
+    """Give what an engine tells of its generation to the call this code runs in, if it runs in one."""
     call = ambient.current.get()
     if call is not None:
-        call.report_metrics(metrics)
+        call.report(end.report())
 
 
 def raise_if_failed(end: EngineEnd) -> None:

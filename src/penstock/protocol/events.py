@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 FinishReason = Literal["stop", "length", "error"]
+_OPENAI_REASONS = ("stop", "length", "tool_calls", "content_filter")
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,6 +99,34 @@ class EventUsage(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_tokens: int | UnsetType = UNSET
 
 
+class EngineReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an engine tells of a generation when it is over; it stands in the call's terminal frame.
+
+    ``finish_reason`` is OpenAI's word where the engine has one of those: ``stop``, ``length``, ``tool_calls``
+    or ``content_filter``.
+    """
+
+    metrics: EventMetrics | None = None
+    usage: EventUsage | None = None
+    finish_reason: str | None = None
+
+    def over(self, former: EngineReport | None) -> EngineReport:
+        """Return this, with what it leaves out taken from a report before it."""
+        if former is None:
+            return self
+        return EngineReport(
+            metrics=self.metrics or former.metrics,
+            usage=self.usage or former.usage,
+            finish_reason=self.finish_reason or former.finish_reason,
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is known, flat, as it stands among a call's metrics."""
+        parts = [msgspec.to_builtins(part) for part in (self.metrics, self.usage) if part is not None]
+        plain = {name: value for part in parts for name, value in part.items() if value is not None}
+        return plain if self.finish_reason is None else {**plain, "finish_reason": self.finish_reason}
+
+
 class EngineStart(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="start"):
     """The engine took the request; ``prompt_tokens`` is its count where it is known that early."""
 
@@ -138,6 +167,15 @@ class EngineEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", ta
     error: EventError | None = None
     usage: EventUsage | UnsetType = UNSET
     raw_finish_reason: str | UnsetType = UNSET
+
+    def report(self) -> EngineReport:
+        """Return what is to be told of this generation."""
+        raw = self.raw_finish_reason
+        return EngineReport(
+            metrics=self.metrics,
+            usage=None if self.usage is UNSET else self.usage,
+            finish_reason=raw if raw in _OPENAI_REASONS else self.finish_reason,
+        )
 
 
 EngineEvent = EngineStart | EngineDelta | EngineEnd

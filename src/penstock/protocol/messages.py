@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EventMetrics
 from penstock.protocol.values import encode_value
 
 MAX_TASK_ID = 128  # characters
@@ -184,12 +183,6 @@ def decode_frame(line: bytes | str) -> Frame:
         return _decode_frame(line)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise CallError(f"not a frame: {error}", ErrorCode.INVALID_ARGUMENT) from error
-
-
-def encode_metrics(metrics: EventMetrics) -> dict[str, Any]:
-    """Return an engine's measurements as the fields they have on the wire, less those it did not make."""
-    plain: dict[str, Any] = msgspec.to_builtins(metrics)
-    return {name: value for name, value in plain.items() if value is not None}
 
 
 class FrameWriter:

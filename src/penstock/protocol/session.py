@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 
 from penstock.errors import CallError, ErrorCode, LocalProtocolError, RemoteProtocolError
-from penstock.protocol.events import EventMetrics
+from penstock.protocol.events import EngineReport
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.values import encode_value
 
@@ -111,10 +111,12 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Check(_Message, frozen=True, kw_only=True):
-    """Would a call of this command with this input, a JSON object, be refused?  Nothing runs."""
+    """Would a call of this command with this input, a JSON object, be refused?  Nothing runs.  It may be put
+    about a workflow in the place of a command, where the working side has said that it has one."""
 
     number: int
-    command: str
+    command: str = ""
+    workflow: str = ""
     input: bytes
 
 
@@ -174,7 +176,7 @@ class End(_Message, frozen=True, kw_only=True):
     answer: bytes | None = None
     error: Failure | None = None
     reason: CancelReason | None = None
-    metrics: EventMetrics | None = None
+    report: EngineReport | None = None
     confirmed: bool = False
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from penstock.calls import ambient
 from penstock.calls.live import Live
 from penstock.errors import PenstockError
-from penstock.protocol.events import EventMetrics
+from penstock.protocol.events import EngineReport, EventMetrics, EventUsage
 from penstock.protocol.values import encode_value
 from penstock.runtime.abort import Abortable, AbortCallbacks, CallAborts
 from penstock.runtime.interrupt import CallInterrupted, raised_here, shield
@@ -129,7 +129,18 @@ class CallContext(Abortable):
 
     def report_metrics(self, metrics: EventMetrics) -> None:
         """Put an engine's measurements into the call's terminal frame."""
-        self._live.report_metrics(metrics)
+        self._live.report(EngineReport(metrics=metrics))
+
+    def report_usage(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> None:
+        """Put counts of tokens into the call's terminal frame; OpenAI-compatible answers show them too."""
+        usage = EventUsage(
+            prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cached_tokens=cached_tokens
+        )
+        self._live.report(EngineReport(usage=usage))
+
+    def report(self, report: EngineReport) -> None:
+        """See ``AmbientCall.report``."""
+        self._live.report(report)
 
     def upstream_confirmed(self) -> None:
         """Say that the engine has confirmed the end of cancelled work."""

@@ -199,8 +199,8 @@ class ForwardedItems:
 
 def _learn(live: Live, end: End) -> None:
     """Take over what an engine said there."""
-    if end.metrics is not None:
-        live.report_metrics(end.metrics)
+    if end.report is not None:
+        live.report(end.report)
     if end.confirmed:
         live.mark_confirmed()
 

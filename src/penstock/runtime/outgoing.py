@@ -11,7 +11,6 @@ from penstock.calls.live import Live
 from penstock.calls.waiting import wait_stopped
 from penstock.errors import CallError, ErrorCode, LocalProtocolError
 from penstock.protocol.dispatch import Batch
-from penstock.protocol.events import EventMetrics
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import End, Failure, Items, Message, Progress
 
@@ -157,12 +156,7 @@ class Outgoing:
             answer=answer or None,
             error=None if error is None else Failure.of(error),
             reason=reason,
-            metrics=_engine_metrics(self._live),
+            report=self._live.engine_report,
             confirmed=cut is not None and cut.confirmed_at is not None,
         )
 
-
-def _engine_metrics(live: Live) -> EventMetrics | None:
-    """Return what an engine reported; the call's own times have none of its required fields."""
-    metrics = live.metrics()
-    return msgspec.convert(metrics, EventMetrics) if "throughput_tps" in metrics else None

@@ -13,7 +13,7 @@ import anyio
 from engines.upstream.raw import END, STREAM, RawServer, Seen, chunked, event
 from penstock.calls import ambient
 from penstock.engines.openai import OpenAIEngine, open_openai
-from penstock.protocol.events import EngineEnd, EngineEvent, EngineRequest
+from penstock.protocol.events import EngineEnd, EngineEvent, EngineReport, EngineRequest
 
 ALIVE = chunked(b": still here\n\n")
 DONE = event(b"[DONE]")
@@ -96,7 +96,7 @@ class Call:
     def remaining(self) -> float | None:
         return None if self._left_s is None else self._left_s - (time.monotonic() - self._began)
 
-    def report_metrics(self, metrics: object) -> None:
+    def report(self, report: EngineReport) -> None:
         """Nobody asks."""
 
     def upstream_confirmed(self) -> None:
