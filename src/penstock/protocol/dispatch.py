@@ -120,13 +120,24 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metrics: Mapping[str, Any] | None = None
 
 
-class CommandDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """A command as ``GET /v2/commands`` shows it."""
+OpenAIKind = Literal["chat", "completion", "embeddings"]
+"""Which OpenAI-compatible route a command serves."""
+
+
+class CommandDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command as ``GET /v2/commands`` shows it.
+
+    Attributes:
+        openai: Which OpenAI-compatible route it serves.
+        model: What it is called there, if not by its own name.
+    """
 
     description: str
     streaming: bool
     input_schema: Mapping[str, Any]
     item_schema: Mapping[str, Any]
+    openai: OpenAIKind | None = None
+    model: str | None = None
 
 
 class WorkflowDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

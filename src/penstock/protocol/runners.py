@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.errors import CallError, ErrorCode, RemoteProtocolError
 from penstock.protocol.depth import check_depth
+from penstock.protocol.dispatch import OpenAIKind
 from penstock.protocol.messages import MAX_TIMEOUT_S
 
 PATH = "/v2/runners"
@@ -27,6 +28,7 @@ VERSION = 1
 MAX_HELLO = 4 * 1024 * 1024
 """Bytes of a hello: most of them are the schemas of its commands."""
 MAX_OFFERS = 256
+MAX_WORKFLOWS = 256
 MAX_LABELS = 32
 MAX_CONCURRENCY = 1_000_000
 
@@ -35,6 +37,7 @@ SESSION = r"^([0-9a-f]{32})?\Z"
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 CommandName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")]
+WorkflowName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENCY)]
 Waiting = Annotated[int, msgspec.Meta(ge=0, le=MAX_CONCURRENCY)]
@@ -72,6 +75,8 @@ class Offer(_Part, frozen=True, kw_only=True):
         idempotent: Running it twice does no harm.
         disconnect_s: What happens to a call that does not say so itself when its last reader has gone: it is
             cancelled after so many seconds; -1 lets it run on, None leaves it to the gateway.
+        openai: Which OpenAI-compatible route it serves.
+        model: What it is called there, if not by its own name.
     """
 
     name: CommandName
@@ -85,13 +90,34 @@ class Offer(_Part, frozen=True, kw_only=True):
     idempotent: bool = False
     timeouts: OfferedTimeouts = OfferedTimeouts()
     disconnect_s: Annotated[float, msgspec.Meta(ge=-1, le=MAX_TIMEOUT_S)] | None = None
+    openai: OpenAIKind | None = None
+    model: Text | None = None
 
     def __post_init__(self) -> None:
-        for schema in (self.input_schema, self.item_schema):  # they are shown to everybody, as JSON
-            try:
-                check_depth(msgspec.json.encode(schema))
-            except (CallError, TypeError, RecursionError) as error:
-                raise ValueError(f"a schema of {self.name} cannot be shown: {error}") from error
+        for schema in (self.input_schema, self.item_schema):
+            _check_shown(f"a schema of {self.name}", schema)
+
+
+class OfferedWorkflow(_Part, frozen=True, kw_only=True):
+    """A workflow of commands that the same runner offers.
+
+    Attributes:
+        spec: Its part of the manifest (WIRE.md section 4).
+    """
+
+    name: WorkflowName
+    spec: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_shown(f"the workflow {self.name}", self.spec)
+
+
+def _check_shown(what: str, value: object) -> None:
+    """See that something can be shown to everybody, as JSON."""
+    try:
+        check_depth(msgspec.json.encode(value))
+    except (CallError, TypeError, RecursionError) as error:
+        raise ValueError(f"{what} cannot be shown: {error}") from error
 
 
 class RunnerHello(_Message, frozen=True, kw_only=True):
@@ -105,6 +131,7 @@ class RunnerHello(_Message, frozen=True, kw_only=True):
         received: Number of the last message of that session that it has.
         capacity: Calls at once, whatever they are.
         labels: For calls that ask for some.
+        default_command: The command of calls that name none.
     """
 
     version: int = VERSION
@@ -115,11 +142,14 @@ class RunnerHello(_Message, frozen=True, kw_only=True):
     offers: Annotated[list[Offer], msgspec.Meta(max_length=MAX_OFFERS)] = []
     capacity: Count = MAX_CONCURRENCY
     labels: Labels = {}
+    workflows: Annotated[list[OfferedWorkflow], msgspec.Meta(max_length=MAX_WORKFLOWS)] = []
+    default_command: Text = ""
 
     def __post_init__(self) -> None:
-        names = [offer.name for offer in self.offers]
-        if len(set(names)) != len(names):
-            raise ValueError("a command is offered twice")
+        for what, offered in (("command", self.offers), ("workflow", self.workflows)):
+            names = [offer.name for offer in offered]
+            if len(set(names)) != len(names):
+                raise ValueError(f"a {what} is offered twice")
 
 
 class Welcome(_Message, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ import msgspec
 from penstock.calls.budgets import Budgets
 from penstock.calls.inputs import InputStream
 from penstock.errors import AuthoringError
-from penstock.protocol.dispatch import CommandDescription
+from penstock.protocol.dispatch import CommandDescription, OpenAIKind
 from penstock.protocol.messages import Start
 from penstock.runtime.manifest_parts import NO_SETTINGS, CommandSettings, Isolation
 from penstock.runtime.parameters import InputSchema, Parameter, read_parameters, schema_of
@@ -67,6 +67,8 @@ class Command:
         isolation: Where its code runs: on the server's event loop (a blocking function always has a thread),
             in a thread with a loop of its own, or in a process of its own.
         interrupt: Whether a cancel may throw ``CallInterrupted`` into the thread that runs it.
+        openai: Which OpenAI-compatible route it serves.
+        model: What it is called there, if not by its own name.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Command:
     queue: int
     isolation: Isolation = "inline"
     interrupt: bool = False
+    openai: OpenAIKind | None = None
+    model: str | None = None
 
     @property
     def streaming(self) -> bool:
@@ -162,6 +166,8 @@ class BoundCommand:
             streaming=command.streaming,
             input_schema=self.input.json_schema,
             item_schema=item_schema(command.function),
+            openai=self.settings.openai or command.openai,
+            model=command.model,
         )
 
 
@@ -174,6 +180,8 @@ def define(
     queue: int,
     isolation: Isolation = "inline",
     interrupt: bool = False,
+    openai: OpenAIKind | None = None,
+    model: str | None = None,
 ) -> Command:
     """Check an author's function and describe it.
 
@@ -202,8 +210,12 @@ def define(
         raise AuthoringError(f"{where}: concurrency is at least 1 and queue at least 0")
     if isolation not in get_args(Isolation):
         raise AuthoringError(f"{where}: isolation is one of {', '.join(get_args(Isolation))}")
+    if openai is not None and openai not in get_args(OpenAIKind):
+        raise AuthoringError(f"{where}: openai is one of {', '.join(get_args(OpenAIKind))}")
     description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    return Command(name, function, kind, description, parameters, limit, queue, isolation, interrupt)
+    return Command(
+        name, function, kind, description, parameters, limit, queue, isolation, interrupt, openai, model
+    )
 
 
 def bind(command: Command, state_names: frozenset[str], settings: CommandSettings) -> BoundCommand:

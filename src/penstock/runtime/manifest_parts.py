@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from penstock.errors import CallError
+from penstock.protocol.dispatch import OpenAIKind
 from penstock.protocol.messages import MAX_TIMEOUT_S, OnDisconnect
 
 Steps = TypeVar("Steps", bound=tuple[Any, ...])
@@ -97,7 +98,7 @@ class CommandSettings(Part):
     isolation: Isolation | None = None
     interrupt: bool | None = None
     timeouts: Timeouts = Timeouts()
-    openai: Literal["chat"] | None = None
+    openai: OpenAIKind | None = None
     idempotent: bool = False
     on_disconnect: Annotated[InstanceOf[OnDisconnect], BeforeValidator(_on_disconnect)] | None = None
 

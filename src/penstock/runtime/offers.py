@@ -75,6 +75,8 @@ def describe_offer(offer: Offer) -> CommandDescription:
         streaming=offer.streaming,
         input_schema=offer.input_schema,
         item_schema=offer.item_schema,
+        openai=offer.openai,
+        model=offer.model,
     )
 
 
@@ -104,6 +106,8 @@ def make_offer(bound: BoundCommand, shown: CommandDescription) -> Offer:
             total_s=timeouts.total_s,
         ),
         disconnect_s=grace_s,
+        openai=shown.openai,
+        model=shown.model,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from penstock.errors import AuthoringError
-from penstock.protocol.dispatch import CommandDescription, Description
+from penstock.protocol.dispatch import CommandDescription, Description, OpenAIKind
 from penstock.runtime.closing import close
 from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
 from penstock.runtime.manifest import Manifest, load_manifest
@@ -64,6 +64,8 @@ class Runtime:
         queue: int = DEFAULT_QUEUE,
         isolation: Isolation = "inline",
         interrupt: bool = False,
+        openai: OpenAIKind | None = None,
+        model: str | None = None,
     ) -> Callable[[F], F]:
         """Make a function that returns its answer a command; the function itself is not changed.
 
@@ -75,6 +77,8 @@ class Runtime:
                 the server down with).
             interrupt: For functions and generators that are not async: a cancel may throw ``CallInterrupted``
                 into them, at any step that is not in a ``current_call().shield()``.
+            openai: Which OpenAI-compatible route it serves: "chat", "completion" or "embeddings".
+            model: What it is called there (default: its name).
 
         Raises:
             AuthoringError: The function cannot be served; the message says how to fix it.
@@ -87,6 +91,8 @@ class Runtime:
             queue=queue,
             isolation=isolation,
             interrupt=interrupt,
+            openai=openai,
+            model=model,
         )
         return self._decorator(name, make)
 
@@ -98,6 +104,8 @@ class Runtime:
         queue: int = DEFAULT_QUEUE,
         isolation: Isolation = "inline",
         interrupt: bool = False,
+        openai: OpenAIKind | None = None,
+        model: str | None = None,
     ) -> Callable[[F], F]:
         """Make a function that yields items a command; arguments and errors as for ``command``."""
         make = partial(
@@ -108,6 +116,8 @@ class Runtime:
             queue=queue,
             isolation=isolation,
             interrupt=interrupt,
+            openai=openai,
+            model=model,
         )
         return self._decorator(name, make)
 
