@@ -1,0 +1,1 @@
+"""Shapes of regions: from masks to polygons and back, repaired, cut, turned."""
