@@ -85,6 +85,12 @@ class Model:
                 self.hold(number, request, [path])
         self.store(number, request)
 
+    def trim(self, number: int, room: int) -> None:
+        request = self.requests[number]
+        if room < max(1, len(request.tokens)):
+            raise Refused("invalid_argument")
+        request.room = min(request.room, room)
+
     def free(self, number: int, *, force: bool, keep: bool) -> None:
         self.tick += 1
         if self.requests[number].pins and not force:

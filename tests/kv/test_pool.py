@@ -272,3 +272,44 @@ def test_a_use_that_is_not_kept_counts_for_the_blocks_before_it(pool: BlockPool)
     assert pool.evict(2) == 2
     assert pool.allocate(params(8), shared + follower).reused_tokens == 4
     assert pool.allocate(params(4), other).reused_tokens == 0
+
+
+def test_a_handle_that_learns_its_tokens_later_finds_what_is_cached(pool: BlockPool) -> None:
+    pool.free(pool.allocate(params(8), range(8)))
+    blind = pool.allocate(params(20))
+    told = pool.extend(blind, range(9))
+    assert (told.reused_tokens, told.num_tokens) == (8, 20)
+    assert pool.extend(told, [9]).reused_tokens == 8
+    assert (pool.stats().queried_tokens, pool.stats().reused_tokens) == (17, 8)
+    trimmed = pool.trim(told, 11)
+    assert (trimmed.num_tokens, len(pool.blocks(told))) == (11, 3)
+    assert pool.trim(told, 100).num_tokens == 11
+    pool.check()
+
+
+@pytest.mark.parametrize("num_tokens", [0, -1, 9, True, 2.5])
+def test_known_tokens_are_not_trimmed_away(pool: BlockPool, num_tokens: Any) -> None:
+    handle = pool.allocate(params(12), range(10))
+    assert code_of(lambda: pool.trim(handle, num_tokens)) is ErrorCode.INVALID_ARGUMENT
+    pool.free(handle)
+    assert code_of(lambda: pool.trim(handle, 10)) is ErrorCode.NOT_FOUND
+
+
+def test_the_hottest_prefixes_are_those_most_requests_begin_with(pool: BlockPool) -> None:
+    for begin, times in ((0, 3), (100, 2)):
+        for _ in range(times + 1):
+            pool.free(pool.allocate(params(9), range(begin, begin + 9)))
+    hottest = pool.hottest()
+    assert [(prefix.num_tokens, prefix.uses) for prefix in hottest] == [(8, 3), (8, 2)]
+    assert [prefix.uses for prefix in pool.hottest(1)] == [3]
+    pool.clear()
+    assert pool.hottest() == []
+
+
+def test_it_remembers_a_bounded_number_of_prefixes() -> None:
+    pool = BlockPool(4096, BLOCK)
+    for number in range(1000):
+        for _ in range(3 if number == 500 else 2):
+            pool.free(pool.allocate(params(4), [number] * 4))
+    assert len(pool.hottest(10_000)) <= 256
+    assert pool.hottest(1)[0].uses == 2

@@ -149,6 +149,20 @@ class PoolAndModel(RuleBasedStateMachine):
 
         self.same(real, lambda: self.model.extend(number, known, more))
 
+    @rule(room=st.integers(1, 9), scope=scopes)
+    def allocate_blindly(self, room: int, scope: str) -> None:
+        self.allocate((), room, scope, 0)
+
+    @some
+    @rule(pick=picks, room=st.integers(0, 9))
+    def trim(self, pick: int, room: int) -> None:
+        number = self.pick(pick)
+
+        def real() -> None:
+            self.handles[number] = self.pool.trim(self.handles[number], room)
+
+        self.same(real, lambda: self.model.trim(number, room))
+
     @some
     @rule(pick=picks, force=st.booleans(), keep=st.booleans())
     def free(self, pick: int, force: bool, keep: bool) -> None:

@@ -10,6 +10,7 @@ from penstock.kv.chain import TOKEN_BYTES
 from penstock.kv.events import EventLog
 from penstock.kv.handles import Lease
 from penstock.kv.hooks import Hooks, KVHookPoint, KVVeto
+from penstock.kv.hot import HotPrefixes
 from penstock.kv.stats import Counts
 from penstock.kv.tiers import NO_BLOCK, Tier
 from penstock.protocol.kv import KVEvictReason
@@ -34,7 +35,20 @@ class Cache:
         self.events = events
         self.hooks = Hooks()
         self.counts = Counts()
+        self.hot = HotPrefixes()
         self._age = 0
+
+    def looked_up(self, lease: Lease, shared: int, hashes: Sequence[bytes]) -> None:
+        """Count that of a request's tokens, whose full blocks have these hashes, the first ones were found.
+
+        Args:
+            shared: How many blocks were.
+        """
+        lease.reused_tokens = shared * self.block_size
+        self.counts.queried_tokens += len(lease.packed) // TOKEN_BYTES
+        self.counts.reused_tokens += lease.reused_tokens
+        if shared:
+            self.hot.found(hashes[shared - 1], lease.reused_tokens)
 
     def admit(self, tier: Tier, shared: Sequence[int], needed: int) -> list[int]:
         """Hold ``shared`` cached blocks and ``needed`` others, for which reusable ones are given up.

@@ -6,6 +6,7 @@ lost some can ask again; one that comes too late is told so, and starts anew fro
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -79,7 +80,7 @@ _Kept: TypeAlias = tuple[float, _Stored | BlockRemoved | AllBlocksCleared]
 
 
 class EventLog:
-    """The events of one pool, the newest of which are kept.
+    """The events of one pool, the newest of which are kept; any thread may read them.
 
     Args:
         max_events: How many events are kept.
@@ -97,6 +98,7 @@ class EventLog:
         self._kept: deque[_Kept] = deque()
         self._blocks = 0
         self._listeners: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
         self.next_seq = 0
 
     @property
@@ -128,11 +130,14 @@ class EventLog:
         self._append(timestamp, AllBlocksCleared(), 0)
 
     def _append(self, timestamp: float, kept: _Stored | BlockRemoved | AllBlocksCleared, blocks: int) -> None:
-        self._kept.append((timestamp, kept))
-        self._blocks += blocks
-        self.next_seq += 1
-        while len(self._kept) > 1 and (len(self._kept) > self._max_events or self._blocks > self._max_blocks):
-            self._blocks -= _blocks_of(self._kept.popleft()[1])
+        with self._lock:
+            self._kept.append((timestamp, kept))
+            self._blocks += blocks
+            self.next_seq += 1
+            while len(self._kept) > self._max_events or (
+                self._blocks > self._max_blocks and len(self._kept) > 1
+            ):
+                self._blocks -= _blocks_of(self._kept.popleft()[1])
         for listener in self._listeners:
             listener()
 
@@ -149,14 +154,16 @@ class EventLog:
                 f"cannot read {limit} events after {after}; `after` is -1 or a number, `limit` is positive",
                 ErrorCode.INVALID_ARGUMENT,
             )
-        if not self.first_seq - 1 <= after < self.next_seq:
+        with self._lock:
+            first, following = self.first_seq, self.next_seq
+            start = after + 1 - first
+            kept = list(islice(self._kept, max(0, start), max(0, start) + limit))
+        if not first - 1 <= after < following:
             raise ReplayTruncated(
-                f"the events after {after} are not kept (there are {self.first_seq} to {self.next_seq - 1}); "
+                f"the events after {after} are not kept (there are {first} to {following - 1}); "
                 f"start anew from a snapshot",
-                first_seq=self.first_seq,
+                first_seq=first,
             )
-        start = after + 1 - self.first_seq
-        kept = islice(self._kept, start, start + limit)
         return [_numbered(after + 1 + at, *entry) for at, entry in enumerate(kept)]
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:

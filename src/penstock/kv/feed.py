@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -14,13 +16,13 @@ from penstock.kv.events import AllBlocksCleared, BlockHash, BlockRemoved, BlockS
 async def follow(log: EventLog, after: int = -1) -> AsyncIterator[NumberedEvent]:
     """Yield the events after the number ``after``, and go on with those to come; ends when it is left.
 
-    To be used on one event loop, that of the pool's user.
+    The pool may be used in other threads than that of the event loop.
 
     Raises:
         ReplayTruncated: The reader was too slow, and events are lost to it.
     """
-    news = asyncio.Event()
-    end = log.listen(news.set)
+    news, loop = asyncio.Event(), asyncio.get_running_loop()
+    end = log.listen(partial(_tell, loop, news))
     try:
         while True:
             news.clear()
@@ -31,6 +33,12 @@ async def follow(log: EventLog, after: int = -1) -> AsyncIterator[NumberedEvent]
                 await news.wait()
     finally:
         end()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
+    if not news.is_set():
+        with suppress(RuntimeError):  # the loop is closed, and nobody follows any more
+            loop.call_soon_threadsafe(news.set)
 
 
 class _Line(msgspec.Struct, omit_defaults=True):

@@ -11,21 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.errors import CallError, ErrorCode
+from penstock.kv.books import Books
 from penstock.kv.cache import Cache
 from penstock.kv.chain import TOKEN_BYTES, chain_hashes, pack_tokens
-from penstock.kv.check import check_tier
 from penstock.kv.events import EventLog
 from penstock.kv.gate import Gate
-from penstock.kv.handles import Lease, Leases, PoolHandle, new_lease
+from penstock.kv.handles import Lease, PoolHandle, new_lease
 from penstock.kv.hooks import KVHookPoint
 from penstock.kv.policies import Policy, policy_of
 from penstock.kv.sizes import MAX_BLOCKS, check_whole, invalid
-from penstock.kv.stats import PoolStats, tier_stats
 from penstock.kv.tiers import Tier
 from penstock.protocol.kv import KVAllocateParams, KVEvictReason, KVHandle, KVMigrateParams
 
 
-class BlockPool:
+class BlockPool(Books):
     """Blocks of cache that requests allocate, share by prefix, keep, and give up.
 
     Args:
@@ -61,13 +60,10 @@ class BlockPool:
             check_whole(f"the size of {name}", size, 1, MAX_BLOCKS)
         self.policy = policy_of(policy)
         made = {name: Tier(name, size, self.policy) for name, size in sizes.items()}
-        self._cache = Cache(made, block_size, clock, events or EventLog())
+        super().__init__(Cache(made, block_size, clock, events or EventLog()), block_size)
         self._main = made[device]
-        self._leases = Leases()
         self._gate = Gate(self._cache.hooks, clock)
-        self.block_size = block_size
         self.hooks = self._cache.hooks
-        self.events = self._cache.events
 
     # -- what requests do ------------------------------------------------------------------------------
 
@@ -111,12 +107,10 @@ class BlockPool:
         shared = tier.match(hashes)
         lease.blocks = cache.admit(tier, shared, needed - len(shared))
         lease.full = len(shared)
-        lease.reused_tokens = len(shared) * self.block_size
         cache.store(tier, lease, hashes[len(shared) :], len(shared))
         self._leases.add(lease)
         cache.counts.allocations += 1
-        cache.counts.queried_tokens += len(lease.packed) // TOKEN_BYTES
-        cache.counts.reused_tokens += lease.reused_tokens
+        cache.looked_up(lease, len(shared), hashes)
         about["handle"] = handle = lease.handle()
         about["reused_tokens"] = lease.reused_tokens
         return handle
@@ -125,7 +119,8 @@ class BlockPool:
         """Take in tokens that follow those known, and make room for ``num_tokens`` more than there was.
 
         Room also grows as far as the tokens need it.  A block that gets full, and that the cache has already,
-        is given back for the cached one: look at ``blocks`` again.
+        is given back for the cached one: look at ``blocks`` again.  The first tokens of a handle that knew
+        none count as asked for, and ``reused_tokens`` says how many of them were found.
 
         Raises:
             CallError: As ``allocate``; ``not_found`` or ``permission_denied``: the handle is not good.
@@ -146,8 +141,8 @@ class BlockPool:
         cache.expire(tier)
         lease.blocks += cache.admit(tier, (), needed)
         lease.num_tokens = room
+        first, fresh = lease.full, not lease.packed
         lease.packed += packed
-        first = lease.full
         parent = tier.hashes[lease.blocks[first - 1]] if first else lease.root
         assert parent is not None
         rest = bytes(lease.packed[first * self.block_size * TOKEN_BYTES :])
@@ -159,6 +154,27 @@ class BlockPool:
             lease.blocks[first : first + len(shared)] = shared
             lease.full += len(shared)
         cache.store(tier, lease, hashes[len(shared) :], lease.full)
+        if fresh:
+            cache.looked_up(lease, len(shared), hashes)
+        return lease.handle()
+
+    def trim(self, handle: KVHandle, num_tokens: int) -> PoolHandle:
+        """Give back the room that a handle has beyond ``num_tokens``; hooks are not told.
+
+        Raises:
+            CallError: ``invalid_argument``: more of its tokens are known; ``not_found`` or
+                ``permission_denied``: the handle is not good.
+        """
+        lease = self._leases.find(handle)
+        check_whole("num_tokens", num_tokens, max(1, len(lease.packed) // TOKEN_BYTES))
+        return self._gate.alone(lambda: self._trim(lease, num_tokens))
+
+    def _trim(self, lease: Lease, num_tokens: int) -> PoolHandle:
+        if num_tokens < lease.num_tokens:
+            kept = self._blocks_for(num_tokens)
+            lease.tier.give_back(lease.blocks[kept:])
+            del lease.blocks[kept:]
+            lease.num_tokens = num_tokens
         return lease.handle()
 
     def pin(self, handle: KVHandle) -> int:
@@ -333,45 +349,6 @@ class BlockPool:
             self._cache.release(lease, keep=True)
         self._leases.clear()
         return self._cache.clear()
-
-    # -- what can be asked at any time, by hooks too ----------------------------------------------------
-
-    def blocks(self, handle: KVHandle) -> tuple[int, ...]:
-        """Return the numbers of a handle's blocks, in the order of its tokens."""
-        return tuple(self._leases.find(handle).blocks)
-
-    def snapshot(self) -> tuple[int, dict[str, tuple[bytes, ...]]]:
-        """Return the number of the next event, and the hashes that are cached on each device until then."""
-        media = {tier.device: tuple(tier.index) for tier in self._cache.tiers.values()}
-        return self.events.next_seq, media
-
-    def stats(self) -> PoolStats:
-        """Return what the pool is and has done, in numbers."""
-        counts, tiers = self._cache.counts, self._cache.tiers.values()
-        return PoolStats(
-            block_size=self.block_size,
-            policy=self.policy.name,
-            tiers=tuple(map(tier_stats, tiers)),
-            handles=len(self._leases),
-            pinned=sum(bool(lease.pins) for lease in self._leases),
-            allocations=counts.allocations,
-            refusals=counts.refusals,
-            queried_tokens=counts.queried_tokens,
-            reused_tokens=counts.reused_tokens,
-            stored_blocks=counts.stored_blocks,
-            migrated_blocks=counts.migrated_blocks,
-            prefetched_blocks=counts.prefetched_blocks,
-            evicted_blocks={why.value: count for why, count in counts.evicted_blocks.items()},
-        )
-
-    def check(self) -> None:
-        """Count everything anew, which takes as long as the pool is large; for tests and for a suspicion.
-
-        Raises:
-            LocalProtocolError: A block leaked or is in two states, or a chain is broken: a bug here.
-        """
-        for tier in self._cache.tiers.values():
-            check_tier(tier, [lease for lease in self._leases if lease.tier is tier], self.block_size)
 
     # -- how ---------------------------------------------------------------------------------------------
 
