@@ -134,7 +134,7 @@ async def _connect(target: Target) -> ClientConnection:
             ping_interval=None,  # the session has heartbeats of its own, which more than the network answers
             max_queue=16,
             max_size=MAX_MESSAGE + MAX_PARCEL,
-            proxy=None if _is_loopback(target.url) else True,
+            proxy=None if is_loopback(urlsplit(target.url).hostname or "") else True,
         )
     except InvalidStatus as error:
         status = error.response.status_code
@@ -154,13 +154,13 @@ def target_of(url: str, token: str | None) -> Target:
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.username or parts.query:
         raise ValueError(f"{url[:100]!r} is no gateway's URL; write it like wss://gateway.example:8000")
-    if token is not None and parts.scheme == "ws" and not _is_loopback(url):
+    if token is not None and parts.scheme == "ws" and not is_loopback(parts.hostname):
         _log.warning("the token goes to %s without encryption; use wss:// where others can listen", url)
     return Target(parts._replace(path=parts.path.rstrip("/") or PATH).geturl(), token)
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

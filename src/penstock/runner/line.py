@@ -16,6 +16,7 @@ from penstock.protocol.messages import CancelReason
 from penstock.protocol.runners import RunnerHello, Welcome
 from penstock.protocol.session import Close, Message, Ping, Pong
 from penstock.runner.dialling import Target, WireConnection, dial
+from penstock.runner.pausing import pause
 from penstock.runtime.app import App
 from penstock.runtime.session_link import SessionLink
 from penstock.runtime.supervisor import Backoff
@@ -228,15 +229,7 @@ class Line:
         wait_s = self._backoff.next_s()
         if self._session:
             wait_s = min(wait_s, RESUMING_MOST_S)
-        timer_over = asyncio.Event()
-        timer = self._clock.call_later(wait_s, timer_over.set)
-        waits = [self._tasks.start(event.wait(), name="pause") for event in (timer_over, self._over)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            for wait in waits:
-                wait.cancel()
+        await pause(wait_s, self._over, self._clock, self._tasks)
 
     def _end_session(self) -> None:
         """Stop what the gateway has given up."""

@@ -7,16 +7,33 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.calls.tasks import TaskOwner
-from penstock.runner.runner import Runner
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _log = logging.getLogger("penstock.runner")
 
 
-async def serve(runner: Runner, ready: Callable[[str], None]) -> None:
+class Serving(Protocol):
+    """A runner, over whatever link."""
+
+    @property
+    def words(self) -> str:
+        """What it offers, and where, for people."""
+        ...
+
+    @property
+    def over(self) -> asyncio.Event:
+        """Set when nobody wants it any more."""
+        ...
+
+    async def start(self) -> None: ...
+    async def drain(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+async def serve(runner: Serving, ready: Callable[[str], None]) -> None:
     """Run until a signal, or until no gateway wants the runner any more; a second signal stops at once.
 
     Args:
