@@ -14,6 +14,7 @@ from penstock.protocol.events import EngineReport, EventMetrics
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.session import (
     HEAD,
+    Cached,
     Cancel,
     Close,
     Configure,
@@ -34,6 +35,7 @@ from penstock.protocol.session import (
 _ids = st.text("0123456789abcdef", min_size=1, max_size=32)
 _json = st.binary(max_size=200)
 _sizes = st.integers(0, 2**40)
+_names = st.lists(st.binary(min_size=16, max_size=16), max_size=5)
 _failures = st.builds(
     Failure,
     code=st.sampled_from(ErrorCode),
@@ -75,6 +77,7 @@ messages = st.one_of(
     ),
     st.builds(Ping, number=_sizes),
     st.builds(Pong, number=_sizes),
+    st.builds(Cached, number=_sizes, anew=st.booleans(), gone=_names, held=_names),
     st.just(Close()),
 )
 
@@ -138,6 +141,8 @@ def body(data: bytes) -> bytes:
         msgspec.msgpack.encode({"type": "ping"}),
         msgspec.msgpack.encode({"type": "ping", "number": "one"}),
         msgspec.msgpack.encode({"type": "cancel", "request_id": "a", "reason": "whim"}),
+        msgspec.msgpack.encode({"type": "cached", "number": 0, "held": [b"short"]}),
+        msgspec.msgpack.encode({"type": "cached", "number": 0, "gone": [b"x" * 16] * 1025}),
         msgspec.msgpack.encode({"type": "ping", "number": 1}) + b"\x00",
         b"\x82\xa4type\xa4ping\xa1x" + b"\x91" * 100_000,
         b"\x82\xa4type\xa5items\xa5items\xdd\xff\xff\xff\xff",
@@ -151,6 +156,8 @@ def body(data: bytes) -> bytes:
         "missing",
         "type",
         "enum",
+        "short name",
+        "many names",
         "trailing",
         "deep",
         "claims",

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from penstock.kv.held import AskedPrefix
     from penstock.protocol.events import EngineReport
 
 
@@ -35,3 +36,6 @@ class AmbientCall(Protocol):
 
 
 current: ContextVar[AmbientCall | None] = ContextVar("penstock_call", default=None)
+
+asked_prefix: ContextVar[AskedPrefix | None] = ContextVar("penstock_asked_prefix", default=None)
+"""The prompt of a call that came to a runner, for the engine that answers it; set around the call's start."""

@@ -12,12 +12,15 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from penstock.calls import ambient
 from penstock.engines import store
 from penstock.engines.base import refuse_invalid, unix_clock
 from penstock.engines.embedded import EmbeddedEngine, Generation
 from penstock.engines.llamacpp_reading import Chunk, LlamaReading
 from penstock.engines.llamacpp_server import LlamaServer, LlamaSettings
+from penstock.engines.prefixes import SlotPrefixes
 from penstock.errors import CallError, ErrorCode
+from penstock.kv.prompts import conversation_prompt, raw_prompt
 from penstock.protocol.events import EngineEvent, EngineRequest
 
 _LARGEST_SEED = 2**32 - 1
@@ -38,6 +41,7 @@ class LlamaEngine(EmbeddedEngine):
     def __init__(self, model: Path, name: str, settings: LlamaSettings | None = None) -> None:
         self.settings = LlamaSettings() if settings is None else settings
         self._server = LlamaServer(model, self.settings)
+        self.prefixes = SlotPrefixes(self.settings.slots)
         super().__init__("llamacpp", name, self.settings.slots, self._server)
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
@@ -55,6 +59,11 @@ class LlamaEngine(EmbeddedEngine):
             async for event in events:
                 yield event
 
+    def close(self) -> None:
+        """See ``EmbeddedEngine.close``."""
+        super().close()
+        self.prefixes.close()
+
     def complete(self, body: dict[str, Any], on_chunk: Callable[[Chunk], bool]) -> None:
         """Run one request to its end in this thread."""
         self._server.complete(body, on_chunk)
@@ -70,10 +79,28 @@ class _Generation(Generation):
         super().__init__(engine, "llama.cpp", self._reading)
         self._llama = engine
         self._body = body
+        self._prompt = (
+            raw_prompt(request.prompt) if request.messages is None else conversation_prompt(request.messages)
+        )
+        self._asked = ambient.asked_prefix.get()
 
     def answer(self) -> None:
         """See ``Generation.answer``."""
-        self._llama.complete(self._body, self._on_chunk)
+        prefixes = self._llama.prefixes
+        slot = prefixes.take(self._prompt.chain())
+        try:
+            self._llama.complete(self._body | {"id_slot": slot}, self._on_chunk)
+        finally:
+            self._note_what_is_held(slot)
+            prefixes.give_back(slot)
+
+    def _note_what_is_held(self, slot: int) -> None:
+        reading, prefixes = self._reading, self._llama.prefixes
+        if reading.evaluated:
+            chain = self._prompt.chain(reading.text)
+            prefixes.evaluated(slot, chain, self._asked, reading.text)
+        elif not reading.cached_tokens:
+            prefixes.lost(slot)
 
     def _on_chunk(self, chunk: Chunk) -> bool:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from penstock.engines.base import error_event
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
@@ -18,6 +20,7 @@ from penstock.protocol.events import (
     EventError,
     EventMetrics,
     EventTimestamps,
+    EventUsage,
     FinishReason,
 )
 
@@ -67,6 +70,21 @@ class LlamaReading:
     def begun(self) -> bool:
         """Whether the start event was given."""
         return self._scheduled_at is not None
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the whole prompt was read, and so is held."""
+        return self._executed_at is not None
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens of the prompt were held before."""
+        return int(self._timings.get("cache_n", 0))
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._texts)
 
     def feed(self, chunk: Chunk) -> Iterator[EngineEvent]:
         """The events one chunk makes, often none; each is given before the rest of the chunk is read.
@@ -168,6 +186,18 @@ class LlamaReading:
             finish_reason=reason,
             metrics=self._metrics(now),
             error=error,
+            usage=self._usage(),
+        )
+
+    def _usage(self) -> EventUsage | UnsetType:
+        timings = self._timings
+        if "prompt_n" not in timings:
+            return UNSET
+        cached = int(timings.get("cache_n", 0))
+        return EventUsage(
+            prompt_tokens=cached + int(timings["prompt_n"]),
+            completion_tokens=int(timings.get("predicted_n", 0)),
+            cached_tokens=cached,
         )
 
     def _metrics(self, now: float) -> EventMetrics:

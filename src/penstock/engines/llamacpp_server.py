@@ -22,7 +22,6 @@ from penstock.errors import CallError, ErrorCode
 # A batch is the least that is computed between two looks at the cancel flag.  64 tokens take up to 0.3 s at
 # 2,400 tokens of context on two cores, 128 take longer from 200 on, and neither is faster overall.
 _BATCH_TOKENS = 64
-_PROMPT_CACHE_MIB = 256
 # The longest path a Unix socket may have, less the name of ours and some room.
 _LONGEST_FOLDER = 80
 _GGUF_MAGIC = b"GGUF"
@@ -38,6 +37,7 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         context_tokens: What prompt and answer of one call may take together, in tokens; memory is taken for
             ``slots`` times that at once.
         threads: CPU threads; ``None`` is one per core, and one less while a single answer is generated.
+        prompt_cache_mib: Memory for conversations that lost their slot to another one, in MiB; 0 keeps none.
         gpu_layers: Layers put on a GPU where the library was built with one; ``None`` is all that fit.
         verbose: Let llama.cpp write its log to standard error.
     """
@@ -45,6 +45,7 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slots: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
     context_tokens: Annotated[int, msgspec.Meta(ge=128)] = 4096
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    prompt_cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 256
     gpu_layers: Annotated[int, msgspec.Meta(ge=0)] | None = None
     verbose: bool = False
 
@@ -143,7 +144,7 @@ def _params(library: Any, model: Path, settings: LlamaSettings, address: str, ke
     # The library splits its context among the slots.
     params.n_ctx = settings.context_tokens * settings.slots
     params.n_batch = params.n_ubatch = _BATCH_TOKENS
-    params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.cache_ram_mib = settings.prompt_cache_mib
     params.hostnames = [address]
     params.api_keys = [key]
     params.ui = params.endpoint_slots = False

@@ -161,6 +161,8 @@ class Welcome(_Message, frozen=True, kw_only=True):
         heartbeat_s: How often the gateway asks whether it is there.
         resume_s: How long the session outlives its connection.
         max_message: Bytes that the gateway takes in one WebSocket message.
+        prefix_blocks: How many blocks of the runner's caches the gateway keeps in mind; 0 asks for none to be
+            told, as does a gateway that never heard of it.
     """
 
     version: int = VERSION
@@ -169,6 +171,7 @@ class Welcome(_Message, frozen=True, kw_only=True):
     heartbeat_s: Seconds
     resume_s: Seconds
     max_message: Annotated[int, msgspec.Meta(ge=1024)]
+    prefix_blocks: Number = 0
 
 
 class Refusal(_Message, frozen=True, kw_only=True):

@@ -4,14 +4,14 @@ A message is a length of 4 bytes, most significant first, then msgpack.  What au
 items, answers) travels as JSON text inside it, written once where it was made and read where it is shown.
 
 The side that asks sends ``Configure``, ``Check``, ``Open``, ``Input``, ``InputEnd``, ``Cancel``, ``Credit``,
-``Ping`` and ``Close``; the side that works sends ``Hello``, ``Checked``, ``Items``, ``Progress``, ``End`` and
-``Pong``.  Each call has exactly one ``End``.
+``Ping`` and ``Close``; the side that works sends ``Hello``, ``Checked``, ``Items``, ``Progress``, ``End``,
+``Pong`` and, where it was asked to, ``Cached``.  Each call has exactly one ``End``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -24,6 +24,11 @@ MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes of a message: a request of the largest body, or an item, and what goes with it."""
 
 HEAD = 4
+
+MAX_NAMED = 1024
+"""Blocks of caches that one message names to be held, or to be gone."""
+
+BlockName = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 T = TypeVar("T")
 
@@ -192,6 +197,16 @@ class Pong(_Message, frozen=True, kw_only=True):
     number: int
 
 
+class Cached(_Message, frozen=True, kw_only=True):
+    """What the caches of the working side hold has changed: ``gone`` first, then ``held``.  ``number`` is one
+    more than the last one's; with ``anew``, all that was said before is void, and any number may come."""
+
+    number: Annotated[int, msgspec.Meta(ge=0)]
+    anew: bool = False
+    gone: Annotated[list[BlockName], msgspec.Meta(max_length=MAX_NAMED)] = []
+    held: Annotated[list[BlockName], msgspec.Meta(max_length=MAX_NAMED)] = []
+
+
 class Close(_Message, frozen=True, kw_only=True):
     """End in good order: no more calls will come."""
 
@@ -211,6 +226,7 @@ Message: TypeAlias = (
     | End
     | Ping
     | Pong
+    | Cached
     | Close
 )
 
