@@ -20,9 +20,20 @@ class Books:
 
     def __init__(self, cache: Cache, block_size: int) -> None:
         self._cache = cache
+        self._main = next(iter(cache.tiers.values()))
         self._leases = Leases()
         self.block_size = block_size
         self.events = cache.events
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are where requests run."""
+        return self._main.num_blocks
+
+    @property
+    def available(self) -> int:
+        """How many of those can be had, once the reusable ones are given up."""
+        return self._main.available
 
     def blocks(self, handle: KVHandle) -> tuple[int, ...]:
         """Return the numbers of a handle's blocks, in the order of its tokens."""

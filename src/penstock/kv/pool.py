@@ -61,7 +61,6 @@ class BlockPool(Books):
         self.policy = policy_of(policy)
         made = {name: Tier(name, size, self.policy) for name, size in sizes.items()}
         super().__init__(Cache(made, block_size, clock, events or EventLog()), block_size)
-        self._main = made[device]
         self._gate = Gate(self._cache.hooks, clock)
         self.hooks = self._cache.hooks
 
