@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from typing_extensions import NotRequired, Required, TypedDict
 
 from penstock.errors import AuthoringError, CallError, ErrorCode
+from penstock.protocol.marks import STREAM
 
 MAX_FAULTS = 20  # told to a caller at once
 MAX_LISTED = 1000  # faults that are looked at
@@ -138,7 +139,7 @@ class InputSchema:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(record)
             self._item_adapter: TypeAdapter[Any] = TypeAdapter(self.stream.hint if self.stream else Any)
-            self.json_schema = _with_defaults(self._adapter.json_schema(), parameters)
+            self.json_schema = _with_more(self._adapter.json_schema(), parameters)
         except PydanticUserError as error:
             raise AuthoringError(f"{where}: {error.message}") from error
 
@@ -212,8 +213,10 @@ def _as_input(parameter: Parameter) -> Any:
     return list[parameter.hint] if parameter.is_stream else parameter.hint  # type: ignore[name-defined]
 
 
-def _with_defaults(schema: dict[str, Any], parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+def _with_more(schema: dict[str, Any], parameters: tuple[Parameter, ...]) -> dict[str, Any]:
     for parameter in parameters:
+        if parameter.is_stream:
+            schema["properties"][parameter.name][STREAM] = True
         if not parameter.required:
             try:
                 default = to_jsonable_python(parameter.default)

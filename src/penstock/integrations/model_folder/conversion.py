@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from penstock.integrations.model_folder import forms
+from penstock.protocol.marks import CLARIFAI
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
@@ -34,13 +35,13 @@ class Conversion:
         self.param = param
         self._types = found
         self._simple: Mapping[Any, Any] = {
-            found.Text: Annotated[str | forms.Text, AfterValidator(self._text)],
-            found.Image: _media(found.Image),
-            found.Audio: _media(found.Audio),
-            found.Video: _media(found.Video),
-            found.Concept: Annotated[forms.Concept, AfterValidator(self._concept)],
-            found.Region: Annotated[forms.Region, AfterValidator(self._region)],
-            found.Frame: Annotated[forms.Frame, AfterValidator(self._frame)],
+            found.Text: Annotated[str | forms.Text, AfterValidator(self._text), _marked("text")],
+            found.Image: _media(found.Image, "image"),
+            found.Audio: _media(found.Audio, "audio"),
+            found.Video: _media(found.Video, "video"),
+            found.Concept: Annotated[forms.Concept, AfterValidator(self._concept), _marked("concept")],
+            found.Region: Annotated[forms.Region, AfterValidator(self._region), _marked("region")],
+            found.Frame: Annotated[forms.Frame, AfterValidator(self._frame), _marked("frame")],
             found.JSON: Annotated[Any, AfterValidator(found.JSON)],
             found.NamedFields: Annotated[
                 dict[str, Any], AfterValidator(lambda given: found.NamedFields(**given))
@@ -78,9 +79,9 @@ class Conversion:
     def _simple_of(self, hint: Any) -> Any:
         pillow, numpy = sys.modules.get("PIL.Image"), sys.modules.get("numpy")
         if pillow is not None and hint is pillow.Image:
-            return Annotated[forms.Media, AfterValidator(self._picture)]
+            return Annotated[forms.Media, AfterValidator(self._picture), _marked("image")]
         if numpy is not None and numpy.ndarray in (hint, get_origin(hint)):
-            return Annotated[forms.Array, AfterValidator(forms.Array.build)]
+            return Annotated[forms.Array, AfterValidator(forms.Array.build), _marked("ndarray")]
         return self._simple.get(hint) if isinstance(hint, type) else None
 
     def _fields_of(self, hint: Any) -> Mapping[str, Any] | None:
@@ -92,7 +93,8 @@ class Conversion:
     def _record(self, fields: Mapping[str, Any]) -> Any:
         shape = TypedDict("NamedFields", {name: self.hint(hint) for name, hint in fields.items()})  # type: ignore[misc]
         shape.__pydantic_config__ = forms.CONFIG  # type: ignore[attr-defined]
-        return Annotated[shape, AfterValidator(lambda given: self._types.NamedFields(**given))]
+        build = AfterValidator(lambda given: self._types.NamedFields(**given))
+        return Annotated[shape, build, _marked("named_fields")]
 
     def _text(self, given: str | forms.Text) -> Any:
         text = self._types.Text
@@ -172,8 +174,13 @@ class Conversion:
         return written
 
 
-def _media(kind: Any) -> Any:
-    return Annotated[forms.Media, AfterValidator(lambda given: kind(url=given.url, bytes=given.base64))]
+def _marked(kind: str) -> Any:
+    return Field(json_schema_extra={CLARIFAI: kind})
+
+
+def _media(kind: Any, name: str) -> Any:
+    build = AfterValidator(lambda given: kind(url=given.url, bytes=given.base64))
+    return Annotated[forms.Media, build, _marked(name)]
 
 
 def _write_media(value: Any) -> dict[str, str]:
