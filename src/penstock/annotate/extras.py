@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from penstock.errors import CallError, ErrorCode
+from penstock.annotate.errors import ConfigError
 
 _EXTRAS = {"PIL": "images", "numpy": "images", "shapely": "auto-annotation", "av": "auto-annotation"}
 
@@ -14,15 +14,13 @@ def needed(module: str, what: str) -> Any:
     """Import a module that ``what``, the beginning of a sentence such as "polygons", needs.
 
     Raises:
-        CallError: ``unavailable``, naming the extra that brings it.
+        ConfigError: It is not there; the text names the extra that brings it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:
         extra = _EXTRAS[module.partition(".")[0]]
-        raise CallError(
+        raise ConfigError(
             f"{what} cannot be had without the package {missing.name}; install it with: "
-            f"pip install 'penstock[{extra}]'",
-            ErrorCode.UNAVAILABLE,
-            retryable=False,
+            f"pip install 'penstock[{extra}]'"
         ) from missing

@@ -1,0 +1,167 @@
+"""CVAT 1.1 for images: an XML element for each shape, in pixels to the hundredth.
+
+A polygon there is one ring, so a shape with holes, or in several parts, is a mask: the runs of its rows,
+first the zeros, cut to its box.  (COCO's run down the columns of the whole image.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.annotate import rle
+from penstock.annotate.formats.base import Fault, Format
+from penstock.annotate.formats.cvat_check import check_images
+from penstock.annotate.formats.dataset import Dataset, Shot
+from penstock.annotate.formats.geometry import keypoints_of, polys_of, runs_of
+from penstock.annotate.formats.writing import Xml, opened, text_of
+from penstock.annotate.records import Region, Ring
+
+if TYPE_CHECKING:
+    from penstock.annotate.shapes.kinds import Mask
+
+FILE = "annotations.xml"
+SCORE = "0\n1\n0.0001"
+# What is told of every region beside what the model says of it.
+OWN = ("region", "score", "text", "track")
+SAYS = frozenset(
+    {"shape", "rotated", "holes", "parts", "score", "track", "text", "attributes", "origin", "tags"}
+)
+
+
+class CvatImages(Format):
+    """Shapes in images."""
+
+    name = "cvat"
+    says = SAYS | {"keypoints"}
+
+    def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
+        with opened(folder / FILE) as file:
+            xml = Xml(file)
+            with xml.inside("annotations"):
+                xml.leaf("version", "1.1")
+                write_meta(xml, data, "annotation", sum(1 for _ in data.shots()))
+                for shot in data.shots():
+                    _write_image(xml, shot, data, losses)
+        yield folder / FILE
+
+    def faults(self, folder: Path) -> Iterator[Fault]:
+        return check_images(folder, FILE)
+
+
+def write_meta(xml: Xml, data: Dataset, mode: str, size: int) -> None:
+    """Write what the labels are, and their attributes."""
+    attributes = attribute_names(data)
+    with xml.inside("meta"), xml.inside("task"):
+        xml.leaf("name", "penstock")
+        xml.leaf("size", size)
+        xml.leaf("mode", mode)
+        with xml.inside("labels"):
+            for label in data.survey.labels:
+                with xml.inside("label"):
+                    xml.leaf("name", label)
+                    xml.leaf("type", "any")
+                    with xml.inside("attributes"):
+                        for name in attributes:
+                            _write_attribute(xml, name)
+
+
+def attribute_names(data: Dataset) -> list[str]:
+    """Return the names of all attributes."""
+    return [*OWN, *(name for name in data.survey.attributes if name not in OWN)]
+
+
+def attributes_of(region: Region) -> dict[str, str]:
+    """Return what is told of a region, as text."""
+    told = {name: value if isinstance(value, str) else text_of(value) for name, value in region.attrs.items()}
+    own = {"region": region.id, "text": region.text, "track": region.track}
+    score = {} if region.score is None else {"score": f"{min(max(region.score, 0), 1):.4f}"}
+    return {**told, **{name: value for name, value in own.items() if value is not None}, **score}
+
+
+def points_text(ring: Iterable[tuple[float, float]]) -> str:
+    """Return points as CVAT writes them."""
+    return ";".join(f"{x:.2f},{y:.2f}" for x, y in ring)
+
+
+def inside(ring: Ring, shot: Shot) -> list[tuple[float, float]]:
+    """Return a ring with points outside the picture moved to its edge."""
+    return [(min(max(x, 0), shot.frame.w), min(max(y, 0), shot.frame.h)) for x, y in ring]
+
+
+def unturned(region: Region) -> tuple[float, float, float, float]:
+    """Return a rotated box before it is turned: left, top, right, bottom."""
+    assert region.obb is not None
+    x, y, width, height, _ = region.obb
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def origin(region: Region) -> str:
+    """Return who says so, as CVAT calls it."""
+    return "manual" if region.src == "human" else "auto"
+
+
+def _write_attribute(xml: Xml, name: str) -> None:
+    with xml.inside("attribute"):
+        xml.leaf("name", name)
+        xml.leaf("mutable", "True")
+        xml.leaf("input_type", "number" if name == "score" else "text")
+        xml.leaf("default_value", "1" if name == "score" else "")
+        xml.leaf("values", SCORE if name == "score" else "")
+
+
+def _write_image(xml: Xml, shot: Shot, data: Dataset, losses: Counter[str]) -> None:
+    frame = shot.frame
+    with xml.inside("image", id=shot.number - 1, name=shot.file_name, width=frame.w, height=frame.h):
+        for group, region in enumerate(shot.regions, 1):
+            _write_region(xml, region, shot, group)
+            hidden = sum(1 for point in keypoints_of(region, frame) if point[2] != 2)
+            losses["keypoints hidden or not labelled, left out or shown like the others"] += hidden
+        for tag in frame.labels:
+            with xml.inside("tag", label=tag.label, source="auto"):
+                if tag.score is not None:
+                    xml.leaf("attribute", f"{tag.score:.4f}", name="score")
+
+
+def _write_region(xml: Xml, region: Region, shot: Shot, group: int) -> None:
+    common: dict[str, Any] = {"label": region.label, "source": origin(region), "occluded": 0}
+    last = {"z_order": 0, "group_id": group}
+    name, place = _shape(region, shot)
+    with xml.inside(name, **common, **place, **last):
+        _write_attributes(xml, region)
+    seen = [(x, y) for x, y, v in keypoints_of(region, shot.frame) if v]
+    if seen:
+        with xml.inside("points", **common, points=points_text(seen), **last):
+            _write_attributes(xml, region)
+
+
+def _write_attributes(xml: Xml, region: Region) -> None:
+    for name, value in sorted(attributes_of(region).items()):
+        xml.leaf("attribute", value, name=name)
+
+
+def _shape(region: Region, shot: Shot) -> tuple[str, dict[str, Any]]:
+    """Return the element a region is, and where it says that it lies."""
+    if region.polys or region.rle:
+        polys = polys_of(region)
+        if region.polys and len(polys) == 1 and len(polys[0]) == 1:
+            return "polygon", {"points": points_text(inside(polys[0][0], shot))}
+        return "mask", _mask(rle.decode(runs_of(region, shot.frame.w, shot.frame.h)))
+    box, turn = (unturned(region), region.obb[4]) if region.obb else (shot.clipped(region.box), 0.0)
+    corners = {key: f"{value:.2f}" for key, value in zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)}
+    return "box", {**corners, **({"rotation": f"{turn % 360:.2f}"} if turn else {})}
+
+
+def _mask(mask: Mask) -> dict[str, Any]:
+    import numpy as np
+
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return {"rle": "1", "left": 0, "top": 0, "width": 1, "height": 1}
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Down the columns of what is turned is along the rows.
+    counts = rle.encode(cut.T).counts
+    place = {"left": columns[0], "top": rows[0], "width": cut.shape[1], "height": cut.shape[0]}
+    return {"rle": ", ".join(map(str, counts)), **place}

@@ -1,0 +1,166 @@
+"""A log as a data set: every frame by its file name, and what a format must know of the whole beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from penstock.annotate.records import Frame, Region, Source
+
+# Boxes thinner than this, in pixels, are none: rounded, they have no area.
+_THIN = 1e-5
+
+
+class Shot(NamedTuple):
+    """A frame, its number among all that are written (from 1), and the name of its picture."""
+
+    frame: Frame
+    number: int
+    file_name: str
+    source: Source
+
+    @property
+    def stem(self) -> str:
+        """The file name without what stands for its kind."""
+        return PurePosixPath(self.file_name).with_suffix("").as_posix()
+
+    @property
+    def regions(self) -> list[Region]:
+        """The regions whose boxes have an area in the picture."""
+        return [region for region in self.frame.regions if self.holds(region)]
+
+    def holds(self, region: Region) -> bool:
+        """Whether a region's box has an area in the picture."""
+        x1, y1, x2, y2 = region.box
+        return min(x2, self.frame.w) - max(x1, 0.0) > _THIN and min(y2, self.frame.h) - max(y1, 0.0) > _THIN
+
+    def clipped(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Return what of a box lies in the picture."""
+        x1, y1, x2, y2 = box
+        width, height = self.frame.w, self.frame.h
+        left, top = min(max(x1, 0.0), width), min(max(y1, 0.0), height)
+        return (left, top, min(max(x2, left), width), min(max(y2, top), height))
+
+
+class Survey(NamedTuple):
+    """What is to be known of a whole log.
+
+    Attributes:
+        labels: Of regions and frames, in alphabetical order.
+        keypoints: How many keypoints regions of a label have at most, for those that have any.
+        attributes: The names of attributes, in alphabetical order.
+        sizes: Width and height of the first frame of each file.
+        last: The last frame of each track of each file: ``(file, track)``.
+        used: Which kinds of shapes there are: ``box``, ``rotated``, ``shape``, ``keypoints``, ``tags``.
+    """
+
+    labels: tuple[str, ...]
+    keypoints: Mapping[str, int]
+    attributes: tuple[str, ...]
+    sizes: Mapping[str, tuple[int, int]]
+    last: Mapping[tuple[str, str], int]
+    used: frozenset[str]
+
+
+class Dataset:
+    """The frames of a log, which can be read again and again, and what is known of their files.
+
+    Args:
+        frames: Returns the frames from the first on, each time it is called.
+        sources: The files, from the manifest; of a file that is not among them it is taken that it is a video
+            if its frames have times other than zero, and an image if not.
+        model: Name and version of what made the annotations.
+    """
+
+    def __init__(
+        self, frames: Callable[[], Iterable[Frame]], sources: Iterable[Source] = (), model: str = ""
+    ) -> None:
+        self._frames = frames
+        self._given = {source.name: source for source in sources}
+        self.model = model
+
+    def shots(self) -> Iterator[Shot]:
+        """Yield every frame, in the order of the log."""
+        for number, frame in enumerate(self._frames(), 1):
+            source = self.sources[frame.name]
+            yield Shot(frame, number, self._file_name(source, frame), source)
+
+    @cached_property
+    def sources(self) -> Mapping[str, Source]:
+        """The files by name, in the order of the log."""
+        found: dict[str, Source] = {}
+        for frame in self._frames():
+            known = found.get(frame.name)
+            if known is None:
+                kept = self._given.get(frame.name)
+                found[frame.name] = kept or Source(name=frame.name, digest=frame.src, kind="image", bytes=0)
+            elif known.kind == "image" and frame.name not in self._given:
+                found[frame.name] = Source(name=frame.name, digest=frame.src, kind="video", bytes=0)
+        return found
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What is to be known of the whole."""
+        return _survey(self._frames())
+
+    @cached_property
+    def stems(self) -> Mapping[str, str]:
+        """What files with several frames are called in the names of pictures; also folders, for videos."""
+        taken = {_safe(name) for name, source in self.sources.items() if source.kind == "image"}
+        stems: dict[str, str] = {}
+        for name, source in self.sources.items():
+            if source.kind == "image":
+                continue
+            short, whole = PurePosixPath(_safe(name)).with_suffix("").as_posix(), _safe(name)
+            free = (one for one in (short, whole, f"{whole}-{len(stems)}") if _is_free(one, taken, stems))
+            stems[name] = next(free)
+        return stems
+
+    def _file_name(self, source: Source, frame: Frame) -> str:
+        if source.kind == "image":
+            return _safe(source.name)
+        return f"{self.stems[source.name]}_{frame.frame:06d}.png"
+
+
+def _is_free(stem: str, images: Iterable[str], stems: Mapping[str, str]) -> bool:
+    return stem not in stems.values() and not any(name.startswith(f"{stem}_") for name in images)
+
+
+def _safe(name: str) -> str:
+    """Return a name as a path that stays inside the folder it is put in."""
+
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    kept = "/".join("up" if part == ".." else part.replace(":", "_") for part in parts)
+    return "".join(one if one.isprintable() else "_" for one in kept) or "unnamed"
+
+
+def _survey(frames: Iterable[Frame]) -> Survey:
+    labels: set[str] = set()
+    keypoints: dict[str, int] = {}
+    attributes: set[str] = set()
+    sizes: dict[str, tuple[int, int]] = {}
+    last: dict[tuple[str, str], int] = {}
+    used: set[str] = set()
+    for frame in frames:
+        sizes.setdefault(frame.name, (frame.w, frame.h))
+        labels.update(tag.label for tag in frame.labels)
+        used.update("tags" for _ in frame.labels)
+        for region in frame.regions:
+            labels.add(region.label)
+            attributes.update(region.attrs)
+            if region.kp:
+                keypoints[region.label] = max(keypoints.get(region.label, 0), len(region.kp))
+                used.add("keypoints")
+            used.add("shape" if region.polys or region.rle else "rotated" if region.obb else "box")
+            if region.track is not None:
+                last[frame.name, region.track] = frame.frame
+    return Survey(
+        tuple(sorted(labels)),
+        dict(sorted(keypoints.items())),
+        tuple(sorted(attributes)),
+        sizes,
+        last,
+        frozenset(used),
+    )
