@@ -112,6 +112,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         regions: What was found.
         labels: What the frame as a whole shows.
         error: Code of the failure of a frame that was skipped.
+        drops: How many regions were dropped, by reason.
     """
 
     v: int = VERSION
@@ -128,6 +129,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     regions: tuple[Region, ...] = ()
     labels: tuple[Tag, ...] = ()
     error: str | msgspec.UnsetType = msgspec.UNSET
+    drops: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def seconds(self) -> Fraction:
@@ -165,6 +167,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         seconds: From its first frame to the end of its last, as far as that is known; exact, as ``Frame.t``.
         rate: Average frames per second as the container says, such as ``30000/1001``; a hint, never a clock.
         sar: Width of a pixel by its height, where that is not 1.
+        hurt: Whether damage was met in it; while a run goes on, that is known before ``Manifest.damage`` says
+            how much.
+        problem: Why it could not be read, or no further.
     """
 
     name: str
@@ -175,6 +180,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: str | None = None
     rate: str | None = None
     sar: str | None = None
+    hurt: bool = False
+    problem: str = ""
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,7 +193,8 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         begin: Time of the last frame before it, in seconds from the first frame, exact; None: unknown.
         end: Time of the first frame behind it, or the end that the container declares; None: unknown.
         packets: How many packets could not be decoded.
-        why: ``packets``, ``truncated`` or ``crash``.
+        why: ``packets``, ``truncated`` (the file ends before it says it does) or ``crash``.
+        packet: Of a crash, the packet that ended the process which decoded it; it is left out.
     """
 
     name: str
@@ -195,6 +203,7 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end: str | None = None
     packets: int = 0
     why: Literal["packets", "truncated", "crash"]
+    packet: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

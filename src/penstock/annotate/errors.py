@@ -1,0 +1,25 @@
+"""What can go wrong with annotating, beside what goes wrong with calls."""
+
+from __future__ import annotations
+
+from penstock.errors import PenstockError
+
+
+class AnnotateError(PenstockError):
+    """Base of what is raised here."""
+
+
+class ConfigError(AnnotateError, ValueError):
+    """What was asked for is contradictory, or cannot be done with what is installed."""
+
+
+class MediaError(AnnotateError):
+    """A source is not there, cannot be read, or breaks a limit."""
+
+
+class AnswerError(AnnotateError):
+    """A command answered what its declared format is not; the text names frame, item and field."""
+
+
+class ResumeError(AnnotateError):
+    """A log cannot be continued; the text says what differs, and what to do."""

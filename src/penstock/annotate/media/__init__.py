@@ -1,0 +1,1 @@
+"""Media: which files there are, which of their frames are looked at, and how they are decoded, elsewhere."""

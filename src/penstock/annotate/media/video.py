@@ -1,0 +1,268 @@
+"""Video, by PyAV; in the decoding process only.
+
+A frame is known by its number in decode order: times alone are no identity, as some containers give none, or
+give them in another order.  What is damaged is passed over packet by packet, and told as intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, cast
+
+import av
+import av.error
+from av.video.reformatter import VideoReformatter
+
+from penstock.annotate.media.child import Speaker, Unreadable
+from penstock.annotate.media.holes import Holes
+from penstock.annotate.media.messages import Finished, Job, Opened, Picture, Place
+from penstock.annotate.media.sampling import THUMB, Sampler
+from penstock.annotate.media.timing import Timing, declared_seconds, exact
+from penstock.annotate.records import seconds_text
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,gif,ogg,asf,h264,hevc,m4v,ivf,obu,"
+    "mjpeg,mxf,nut,rm,dv,y4m,yuv4mpegpipe,apng"
+)
+"""What is read; formats that name other files, such as playlists, are not among it."""
+SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+BACK_OFF = (0, 2, 10)  # seconds before a frame at which a seek for it is tried
+
+# What a broken file is met with: FFmpeg's errors, and text in it that is none.
+_BROKEN = (av.error.FFmpegError, UnicodeDecodeError)
+
+
+def read_video(job: Job, speaker: Speaker) -> None:
+    """Say what is in a video.
+
+    Raises:
+        Unreadable: It is none, or breaks a limit.
+    """
+    if job.after is not None and not job.avoid and job.after.frame >= job.seek_from:
+        for seconds in BACK_OFF:
+            if _Reading(job, speaker).goes_on(seconds):
+                return
+    _Reading(job, speaker).begins()
+
+
+class _Reading:
+    """One pass through a file."""
+
+    def __init__(self, job: Job, speaker: Speaker) -> None:
+        self._job = job
+        self._speaker = speaker
+        self._sampler = Sampler(job.sampling)
+        self._holes = Holes(speaker)
+        self._colours, self._greys = VideoReformatter(), VideoReformatter()
+        self._next = 0  # number of the next frame
+        self._after = -1 if job.after is None else job.after.frame
+        self._over = False
+
+    def begins(self) -> None:
+        """Read from the start."""
+        with open(self._job.path, "rb") as file, _opened(file) as container:
+            stream = self._checked(container)
+            self._say_facts(container, stream)
+            self._timing = Timing(stream)
+            with closing(self._decoded(container, stream)) as frames:
+                self._see_all(frames)
+            self._end(container, stream)
+
+    def goes_on(self, back: int) -> bool:
+        """Seek the frame behind which the job goes on, and read from there; returns whether that can be.
+
+        A seek is believed only if it came out before that frame and then met it: where it does, the frames
+        behind it are the same as if they were read from the start.
+        """
+        after = self._job.after
+        assert after is not None
+        if after.pts is None:
+            return False
+        with open(self._job.path, "rb") as file, _opened(file) as container:
+            stream = self._checked(container)
+            if container.format.name not in SEEKABLE or exact(stream.time_base) != Fraction(after.tb):
+                return False
+            self._timing = Timing.from_place(stream, after)
+            target = after.pts - int(back / Fraction(after.tb))
+            with closing(self._sought(container, stream, target, after.pts)) as frames:
+                met = next(frames, None)
+                if met is None:
+                    return False
+                self._say_facts(container, stream)
+                self._next = after.frame
+                self._sampler.count = self._job.taken - 1
+                self._see(met)
+                self._see_all(frames)
+            self._end(container, stream)
+        return True
+
+    def _sought(
+        self, container: InputContainer, stream: VideoStream, target: int, pts: int
+    ) -> Generator[VideoFrame, None, None]:
+        """Yield the frame of a time stamp, and those behind it; nothing if it is not met."""
+        try:
+            container.seek(target, stream=stream, backward=True)
+        except _BROKEN:
+            return
+        with closing(self._decoded(container, stream)) as frames:
+            first = True
+            for frame in frames:
+                if frame.pts is None or (first and frame.pts > pts) or self._holes.any:
+                    return
+                if frame.pts == pts:
+                    yield frame
+                    break
+                first = False
+            else:
+                return
+            yield from frames
+
+    # -- packets -------------------------------------------------------------------------------------
+
+    def _decoded(self, container: InputContainer, stream: VideoStream) -> Generator[VideoFrame, None, None]:
+        packets = cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))
+        number = 0
+        # A container that is closed while its packets are being read ends the process.
+        with closing(packets):
+            while True:
+                try:
+                    packet = next(packets, None)
+                except _BROKEN:
+                    self._holes.bad()
+                    yield from self._flushed(stream)
+                    return
+                if packet is None:
+                    return
+                yield from self._of_packet(packet, number)
+                number += 1
+
+    def _of_packet(self, packet: Packet[VideoStream], number: int) -> list[VideoFrame]:
+        self._speaker.at(number)
+        if number in self._job.avoid:
+            self._holes.bad()
+            return []
+        try:
+            return list(packet.decode())
+        except _BROKEN:
+            if packet.size:  # the one that ends a file is empty
+                self._holes.bad()
+            return []
+
+    def _flushed(self, stream: VideoStream) -> list[VideoFrame]:
+        try:
+            return list(stream.decode(None))
+        except _BROKEN:
+            return []
+
+    # -- frames --------------------------------------------------------------------------------------
+
+    def _see_all(self, frames: Iterable[VideoFrame]) -> None:
+        for frame in frames:
+            self._see(frame)
+            if self._over:
+                return
+
+    def _see(self, frame: VideoFrame) -> None:
+        number, self._next = self._next, self._next + 1
+        seconds, guessed = self._timing.of(frame)
+        if seconds > self._job.limits.seconds:
+            raise Unreadable(f"it is longer than the {self._job.limits.seconds} s allowed")
+        self._holes.frame(number, seconds)
+        keyframe = bool(frame.key_frame)
+        wanted = self._sampler.wants(number, seconds, keyframe, lambda: self._grey(frame))
+        if wanted and number > self._after:
+            self._say(frame, number, seconds, guessed)
+        else:
+            self._speaker.passed(number, lambda: seconds_text(seconds))
+        self._over = self._sampler.is_over(number, seconds)
+
+    def _say(self, frame: VideoFrame, number: int, seconds: Fraction, guessed: bool) -> None:
+        if frame.width * frame.height > self._job.limits.pixels:
+            raise Unreadable(f"frame {number} has {frame.width} × {frame.height} pixels, more than allowed")
+        place = Place(frame=number, pts=frame.pts, tb=self._timing.base_text, t=seconds_text(seconds))
+        turned = getattr(frame, "rotation", 0) // 90 % 4
+        data, width, height = self._upright(frame, turned)
+        flags = (*(("corrupt",) if frame.is_corrupt else ()), *(("no_pts",) if guessed else ()))
+        picture = Picture(place=place, w=width, h=height, rot=-turned % 4 * 90, flags=flags)
+        self._speaker.say(picture, data)
+
+    def _upright(self, frame: VideoFrame, turned: int) -> tuple[bytes, int, int]:
+        import numpy as np
+
+        pixels: Any = self._colours.reformat(frame, format="rgb24").to_ndarray()
+        if turned:
+            pixels = np.rot90(pixels, turned)
+        height, width = pixels.shape[:2]
+        if self._job.form == "raw":
+            return pixels.tobytes(), width, height
+        from PIL import Image
+
+        from penstock.annotate.media.stills import encode
+
+        return encode(Image.fromarray(np.ascontiguousarray(pixels)), self._job), width, height
+
+    def _grey(self, frame: VideoFrame) -> bytes:
+        grey: Any = self._greys.reformat(frame, width=THUMB, height=THUMB, format="gray").to_ndarray()
+        return bytes(grey.tobytes())
+
+    # -- the file ------------------------------------------------------------------------------------
+
+    def _checked(self, container: InputContainer) -> VideoStream:
+        streams = container.streams.video
+        if not streams:
+            raise Unreadable("there is no video in it")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise Unreadable("its video is of a kind that cannot be decoded here")
+        if stream.codec_context.width * stream.codec_context.height > self._job.limits.pixels:
+            size = f"{stream.codec_context.width} × {stream.codec_context.height}"
+            raise Unreadable(f"its frames have {size} pixels, more than allowed")
+        stream.thread_type = "NONE" if self._job.threads == 1 else "FRAME"
+        stream.codec_context.thread_count = self._job.threads
+        declared = declared_seconds(container, stream)
+        if declared is not None and declared > self._job.limits.seconds:
+            raise Unreadable(f"it is {float(declared):.0f} s long, more than allowed")
+        return stream
+
+    def _say_facts(self, container: InputContainer, stream: VideoStream) -> None:
+        declared = declared_seconds(container, stream)
+        rate, sar = stream.average_rate, stream.sample_aspect_ratio
+        self._speaker.say(
+            Opened(
+                rate=str(exact(rate)) if rate else None,
+                seconds=None if declared is None else seconds_text(declared),
+                sar=str(exact(sar)) if sar and exact(sar) != 1 else None,
+            )
+        )
+
+    def _end(self, container: InputContainer, stream: VideoStream) -> None:
+        if self._over:
+            self._holes.close(self._next)
+            self._speaker.say(Finished(frames=None, seconds=None))
+            return
+        if not self._next:
+            raise Unreadable("none of its packets could be decoded")
+        end = self._timing.end
+        self._holes.end(self._next, end, self._timing.gap, declared_seconds(container, stream))
+        self._speaker.say(Finished(frames=self._next, seconds=seconds_text(end)))
+
+
+def _opened(file: Any) -> InputContainer:
+    """Open a file as FFmpeg is allowed to: it is given its bytes, and can open nothing else by itself."""
+    # Texts in a file need not be text; PyAV from 19 on reads them as they are.
+    major = int(av.__version__.split(".")[0])
+    texts: dict[str, Any] = {"metadata_errors": "replace"} if major < 19 else {}
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    try:
+        container: InputContainer = av.open(file, mode="r", container_options=options, **texts)
+    except _BROKEN as error:
+        raise Unreadable(f"it is no video that can be read ({error})") from error
+    return container

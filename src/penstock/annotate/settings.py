@@ -1,0 +1,74 @@
+"""All that decides what a run writes; a log goes on only with the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from penstock.annotate.answers import AnswerFormat
+from penstock.annotate.media.messages import Form, Limits
+from penstock.annotate.media.sampling import Sampling
+from penstock.annotate.refine import Refining
+from penstock.annotate.tracking import Tracking
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A command that is asked about each frame.
+
+    Args:
+        command: Its name.
+        params: What it is given beside the frame.
+        param: The parameter that takes the frame.
+        plain: Whether that is the picture alone, as base64, instead of an object that also tells its size and
+            which frame it is.
+        answer: How it answers.
+    """
+
+    command: str
+    params: Mapping[str, Any] = {}
+    param: str = "image"
+    plain: bool = False
+    answer: AnswerFormat = AnswerFormat()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What decides what is written.
+
+    Args:
+        models: The commands; what several find is put together.
+        sampling: Which frames are looked at.
+        form: How a frame travels: as its bytes, red, green and blue; or as a PNG or JPEG file.
+        quality: Of JPEG.
+        refining: What is kept of what is found.
+        tracking: How objects are followed; None: they are not.
+        on_error: Whether a frame that a command fails on ends the run, or is written as failed.
+        limits: What a file may cost.
+    """
+
+    models: tuple[Model, ...]
+    sampling: Sampling = Sampling()
+    form: Form = "raw"
+    quality: int = 90
+    refining: Refining = Refining()
+    tracking: Tracking | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+    limits: Limits = Limits()
+
+    @property
+    def command(self) -> str:
+        """The commands, by name."""
+        return "+".join(model.command for model in self.models)
+
+    @property
+    def transport(self) -> str:
+        """How a frame travels, in a word or two."""
+        return f"jpeg {self.quality}" if self.form == "jpeg" else self.form
+
+    def as_json(self) -> dict[str, Any]:
+        """Return them as they stand in a manifest."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in fields.items() if name not in ("models", "limits")} | {
+            "models": fields["models"]
+        }
