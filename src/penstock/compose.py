@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -24,7 +24,7 @@ from penstock.gateway.routes import RunnerRoutes
 from penstock.gateway.settings import GatewaySettings
 from penstock.integrations.model_folder.folder import import_model, is_model_folder, read_model_folder
 from penstock.integrations.names import install
-from penstock.protocol.dispatch import Description
+from penstock.protocol.dispatch import Description, OpenAIKind
 from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, StreamEvent, WireModel, request_to_engine
 from penstock.protocol.runners import PATH
@@ -43,6 +43,7 @@ STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
 """Set to ``true`` before a project is imported (streaming mode guide, Command Execution)."""
 
 Temperature: TypeAlias = Annotated[float, Field(ge=0, le=2)]
+Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
 TopP: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 _PLAIN = 3  # keys of an item that holds nothing but text
 EventItem: TypeAlias = Annotated[
@@ -153,8 +154,8 @@ def build_gateway(
         observer: Is told what happens to every call.
     """
     limits = CallLimits(drain_s=settings.drain_s)
-    given = {} if default_command is None else {"default_command": default_command}
-    hub = Hub(Manifest(name=name, **given), settings=gateway, limits=limits, observer=observer)
+    given = {"name": name} if default_command is None else {"name": name, "default_command": default_command}
+    hub = Hub(Manifest.model_validate(given), settings=gateway, limits=limits, observer=observer)
     routes = tuple(Route(path, handlers) for path, handlers in RunnerRoutes(hub).table().items())
     return hub, Extension(routes, {PATH: RunnerDoor(hub, settings.max_body)})
 
@@ -254,10 +255,21 @@ def serve_engine(runtime: Runtime, engine: Engine) -> None:
     """
     runtime.on_close(engine.aclose)
     commands = EngineCommands(engine)
-    for function in (commands.predict, commands.chat, commands.generate):
+    served: Mapping[Callable[..., Any], OpenAIKind | None] = {
+        commands.predict: None,
+        commands.chat: "chat",
+        commands.complete: "completion",
+        commands.generate: None,
+    }
+    for function, openai in served.items():
         if function.__name__ not in runtime.commands:
-            # More at once would only wait inside the engine, where nobody sees their place in the queue.
-            runtime.streaming_command(function.__name__, concurrency=engine.capacity)(function)
+            runtime.streaming_command(
+                function.__name__,
+                # More at once would only wait inside the engine, where nobody sees their place in the queue.
+                concurrency=engine.capacity,
+                openai=openai,
+                model=engine.model if openai else None,
+            )(function)
 
 
 class EngineCommands:
@@ -294,6 +306,9 @@ class EngineCommands:
         temperature: Temperature | None = None,
         top_p: TopP | None = None,
         stop: str | list[str] | None = None,
+        seed: int | None = None,
+        presence_penalty: Penalty | None = None,
+        frequency_penalty: Penalty | None = None,
         tools: list[dict[str, Any]] | None = None,
         response_format: dict[str, Any] | None = None,
     ) -> AsyncIterator[TextItem]:
@@ -304,8 +319,37 @@ class EngineCommands:
             temperature=temperature,
             top_p=top_p,
             stop=stop,
+            seed=seed,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
             tools=tools,
             response_format=response_format,
+        )
+        async with aclosing(_growing(pieces)) as items:
+            async for item in items:
+                yield item
+
+    async def complete(
+        self,
+        prompt: Annotated[str, Field(min_length=1)],
+        max_tokens: PositiveInt = 256,
+        temperature: Temperature | None = None,
+        top_p: TopP | None = None,
+        stop: str | list[str] | None = None,
+        seed: int | None = None,
+        presence_penalty: Penalty | None = None,
+        frequency_penalty: Penalty | None = None,
+    ) -> AsyncIterator[TextItem]:
+        """Continue a text as it stands, piece by piece."""
+        pieces = self._engine.text_pieces(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
         )
         async with aclosing(_growing(pieces)) as items:
             async for item in items:

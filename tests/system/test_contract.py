@@ -117,6 +117,29 @@ async def refuse(code: str) -> None:
     raise CommandError("as asked", code if code in ("gone", "not_found", "cancelled") else None)
 
 
+@rt.streaming_command("talk", openai="chat", model="talker")
+async def talk(
+    messages: list[dict],
+    max_tokens: Optional[int] = None,
+    tools: Optional[list[dict]] = None,
+    tool_choice: Union[str, dict, None] = None,
+    response_format: Optional[dict] = None,
+    stop: Union[str, list[str], None] = None,
+):
+    for message in messages[:3]:
+        yield str(message.get("content"))
+
+
+@rt.command("go_on", openai="completion")
+async def go_on(prompt: str, stop: Union[str, list[str], None] = None) -> str:
+    return prompt[::-1]
+
+
+@rt.command("embed", openai="embeddings")
+async def embed(input: list[str], dimensions: Optional[int] = None) -> list[list[float]]:
+    return [[float(len(text)), 0.5] for text in input]
+
+
 @rt.command("nan")
 async def nan() -> float:
     return float("nan")
@@ -187,6 +210,8 @@ def ask(contract: Contract, case: Any, accept: str | None) -> requests.Response:
         check_stream(contract, case, kind, response.content)
     elif status >= 400 and not (status == 503 and "/" + case.path.strip("/") in PROBES):
         fault = msgspec.json.decode(response.content)
+        if OPERATIONS[case.method, case.operation.path].openai:
+            fault = {"error": fault["error"]["message"], "code": fault["error"]["code"]}
         assert FAULTS[ErrorCode(fault.get("code", "cancelled"))].http == status
         assert "Traceback" not in fault.get("error", "")
     return response
@@ -200,6 +225,9 @@ def check_stream(contract: Contract, case: Any, kind: str, content: bytes) -> No
         NdjsonDecoder().feed(content) if kind == NDJSON_TYPE else [e.data for e in SseDecoder().feed(content)]
     )
     item = contract.item(case.method, case.path, kind)
+    if OPERATIONS[case.method, case.path].openai:
+        check_openai_stream(item, frames)
+        return
     for frame in (*frames[:LOOKED_AT], *frames[LOOKED_AT:][-LOOKED_AT:]):
         item.validate(msgspec.json.decode(frame))
     if frames and decode_frame(frames[0]).seq == 0:
@@ -207,6 +235,15 @@ def check_stream(contract: Contract, case: Any, kind: str, content: bytes) -> No
         for frame in frames:
             call.observe(decode_frame(frame))
         assert call.state.terminal
+
+
+def check_openai_stream(item: Draft202012Validator, events: list[bytes]) -> None:
+    """A stream of OpenAI's ends with its own word, or says what went wrong."""
+    *chunks, last = events
+    for chunk in (*chunks[:LOOKED_AT], *chunks[LOOKED_AT:][-LOOKED_AT:]):
+        item.validate(msgspec.json.decode(chunk))
+    ended = ("response.completed", "response.incomplete", "response.failed")
+    assert last == b"[DONE]" or "error" in (told := msgspec.json.decode(last)) or told["type"] in ended
 
 
 KEYS = [pytest.param(*key, id=" ".join(key)) for key in sorted(OPERATIONS)]

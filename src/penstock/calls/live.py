@@ -390,7 +390,7 @@ class Live:
 def _writer(start: Start, task_id: str, request_id: str) -> FrameWriter:
     if start.workflow_id is not None:
         return WorkflowWriter(start.workflow_id, task_id, request_id)
-    return FrameWriter(start.form, start.command, task_id, request_id)
+    return start.form.writer(start.command, task_id, request_id)
 
 
 def _ms(seconds: float) -> float:

@@ -9,7 +9,7 @@ import msgspec
 from penstock.calls.cut import rounded
 from penstock.protocol.call import CallLog, State
 from penstock.protocol.dispatch import TaskRecord
-from penstock.protocol.messages import decode_frame
+from penstock.protocol.messages import Form
 
 if TYPE_CHECKING:
     from penstock.calls.live import Live
@@ -30,7 +30,7 @@ def record_of(live: Live) -> TaskRecord:
         finished_at=rounded(live.finished_at),
         next_seq=live.log.next_seq,
         first_seq=live.log.first_seq,
-        result=_result(live.log),
+        result=_result(live.log, live.start.form),
         error=error.message if error else None,
         code=error.code.value if error else None,
         reason=ending.reason.value if ending and ending.reason else None,
@@ -39,12 +39,12 @@ def record_of(live: Live) -> TaskRecord:
     )
 
 
-def _result(log: CallLog) -> msgspec.Raw | None:
+def _result(log: CallLog, form: Form) -> msgspec.Raw | None:
     """Return the answer, or the last item of a stream, while it is kept."""
     if log.state is not State.COMPLETED:
         return None
     for seq in range(log.next_seq - 1, log.first_seq - 1, -1):
-        frame = decode_frame(log.read(seq - 1, 1)[0])
-        if frame.data is not msgspec.UNSET and frame.status != "progress":
-            return msgspec.Raw(msgspec.json.encode(frame.data))
+        data = form.data_of(log.read(seq - 1, 1)[0])
+        if data is not None:
+            return data.copy()
     return None

@@ -16,7 +16,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, TypedDict
 
 import msgspec
@@ -24,6 +24,7 @@ from msgspec import UNSET
 from typing_extensions import Self, Unpack
 
 from penstock.calls import ambient
+from penstock.calls.engine_cache import EngineCache, KVNeed
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
     EngineDelta,
@@ -36,6 +37,7 @@ from penstock.protocol.events import (
 )
 
 _CODES = frozenset(code.value for code in ErrorCode)
+_TEMPLATE_TOKENS = 64  # what a chat template says by itself, such as a system prompt
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -66,6 +68,9 @@ class Engine(ABC):
     capacity: int
     """How many generations run at the same time; the permits an executor should give out."""
 
+    kv: EngineCache | None = None
+    """Its KV cache; None where that is another server's to manage, or its size is not known."""
+
     @abstractmethod
     def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """Answer one request with a start, deltas and exactly one end (protocol v0.1, StreamEvent).
@@ -73,6 +78,22 @@ class Engine(ABC):
         Raises:
             CallError: ``invalid_argument`` or ``unavailable``, before the first event.
         """
+
+    def kv_need(self, request: EngineRequest) -> KVNeed | None:
+        """Return the room in the KV cache that a request may need; None for an engine without one."""
+        if self.kv is None:
+            return None
+        bound = _prompt_bound(request)
+        return self.kv.need(request.request_id, bound, request.max_tokens, request.kv_budget_tokens)
+
+    def room(self, request: EngineRequest) -> AbstractAsyncContextManager[KVNeed | None]:
+        """Return a context in which there is room in the KV cache for a request; adapters generate in it.
+
+        Raises:
+            CallError: ``resource_exhausted``: there is none, and too many wait for it, or waiting is no use.
+        """
+        need = self.kv_need(request)
+        return nullcontext() if self.kv is None or need is None else self.kv.hold(need)
 
     @abstractmethod
     def close(self) -> None:
@@ -157,6 +178,13 @@ class Engine(ABC):
                 response_format=dict(response_format) if response_format else None,
             )
         )
+
+    def text_pieces(
+        self, prompt: str, *, max_tokens: int = 256, **sampling: Unpack[SamplingOptions]
+    ) -> AsyncGenerator[EngineDelta, None]:
+        """Continue a text as it stands, without a chat template; the rest as for ``chat_pieces``."""
+        request = self._request((), max_tokens, sampling)
+        return self._pieces_of(msgspec.structs.replace(request, messages=None, prompt=prompt))
 
     def _request(
         self, messages: Sequence[Mapping[str, Any]], max_tokens: int, options: SamplingOptions
@@ -274,6 +302,8 @@ def refuse_invalid(request: EngineRequest) -> None:
     sampling = request.sampling
     if request.max_tokens < 1:
         _refuse("max_tokens", "must be at least 1", request.max_tokens)
+    if request.kv_budget_tokens is not None and request.kv_budget_tokens < 1:
+        _refuse("kv_budget_tokens", "must be at least 1", request.kv_budget_tokens)
     if sampling.temperature is not None and not 0 <= sampling.temperature <= 2:
         _refuse("temperature", "must be from 0 to 2", sampling.temperature)
     if sampling.top_p is not None and not 0 < sampling.top_p <= 1:
@@ -284,6 +314,14 @@ def refuse_invalid(request: EngineRequest) -> None:
         _refuse("stop", "must not hold an empty string", "")
     if request.messages is not None and not request.messages:
         _refuse("messages", "must hold at least one message", [])
+
+
+def _prompt_bound(request: EngineRequest) -> int:
+    """Return a number of tokens that the prompt does not exceed: none is less than a byte, and what a chat
+    template adds to a message is shorter than the message's JSON around it."""
+    if request.messages is None:
+        return len(request.prompt.encode(errors="replace")) + _TEMPLATE_TOKENS
+    return len(msgspec.json.encode(request.messages)) + _TEMPLATE_TOKENS
 
 
 def _refuse(field: str, rule: str, value: object) -> None:

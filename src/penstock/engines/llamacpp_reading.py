@@ -82,6 +82,16 @@ class LlamaReading:
         return int(self._timings.get("cache_n", 0))
 
     @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the prompt has, of which the last answer's timings tell."""
+        return self.cached_tokens + int(self._timings.get("prompt_n", 0))
+
+    @property
+    def answer_ids(self) -> list[int]:
+        """The ids of the answer so far."""
+        return self._ids
+
+    @property
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._texts)

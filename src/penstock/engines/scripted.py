@@ -9,10 +9,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, cast, get_args
 
+import msgspec
+
+from penstock.calls.caches import CACHES
+from penstock.calls.engine_cache import EngineCache, KVNeed
 from penstock.engines.base import Engine, refuse_invalid
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
@@ -24,6 +29,7 @@ from penstock.protocol.events import (
     EventError,
     EventMetrics,
     EventTimestamps,
+    EventUsage,
     FinishReason,
 )
 
@@ -37,7 +43,7 @@ STORY = (
 # A stream that is always ready would never let the event loop run; this often it steps aside.
 _BREATH = 256
 
-_SPEC_NAMES = ("text", "tokens", "delay_ms", "burst", "fault", "after", "capacity")
+_SPEC_NAMES = ("text", "tokens", "delay_ms", "burst", "fault", "after", "capacity", "kv_tokens")
 
 
 class ScriptedEngine(Engine):
@@ -53,6 +59,8 @@ class ScriptedEngine(Engine):
             ``ignore_cancel`` works on after a cancel until ``release()``.
         after: How many tokens come before the fault.
         capacity: How many generations it takes at the same time; it does not enforce it.
+        kv_tokens: How many tokens of prompts and answers its KV cache holds; 0 is no cache.  A word of a
+            prompt is a token.
         sleep: Stands in for ``asyncio.sleep`` in tests.
         clock: Stands in for ``time.time``, in Unix seconds.
     """
@@ -67,6 +75,7 @@ class ScriptedEngine(Engine):
         fault: Fault | None = None,
         after: int = 0,
         capacity: int = 1024,
+        kv_tokens: int = 0,
         engine_id: str = "scripted",
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.time,
@@ -87,6 +96,9 @@ class ScriptedEngine(Engine):
         self._sleep = sleep
         self._clock = clock
         self._closed = False
+        if kv_tokens:
+            self.kv = EngineCache(engine_id, kv_tokens)
+            CACHES.add(self.kv)
         self._released = asyncio.Event()
 
     @classmethod
@@ -110,6 +122,7 @@ class ScriptedEngine(Engine):
             fault=cast("Fault | None", fault),
             after=_number(pairs, "after", 0),
             capacity=_number(pairs, "capacity", 1024),
+            kv_tokens=_number(pairs, "kv_tokens", 0),
         )
 
     @property
@@ -124,6 +137,9 @@ class ScriptedEngine(Engine):
     def close(self) -> None:
         """Take no more requests; what is under way runs to its end."""
         self._closed = True
+        if self.kv is not None:
+            CACHES.remove(self.kv)
+            self.kv.close()
 
     async def aclose(self) -> None:
         """Like ``close``; there is nothing to wait for."""
@@ -139,42 +155,62 @@ class ScriptedEngine(Engine):
             )
         if self._closed:
             raise CallError(f"{self.engine_id} is closed", ErrorCode.UNAVAILABLE)
-        self.started += 1
-        over = False
-        try:
-            rid, tid, eid = request.request_id, request.trace_id, self.engine_id
-            prompt_tokens = len(_prompt(request).split())
-            queued_at = executed_at = self._clock()
-            yield EngineStart(request_id=rid, trace_id=tid, engine_id=eid, prompt_tokens=prompt_tokens)
-            pieces, reason = self._script(request)
-            # One comparison per token is all the pacing costs: this loop measures what is around it.
-            pause_at, step = 0, self._burst if self._delay_s else _BREATH
-            for index, piece in enumerate(pieces):
-                if index == pause_at:
-                    pause_at += step
-                    await self._pause(index)
-                    executed_at = executed_at if index else self._clock()
-                yield EngineDelta(
-                    request_id=rid, trace_id=tid, engine_id=eid, chunk=piece, chunk_tokens=[index]
-                )
-            if self._fault == "stall":
-                await asyncio.Event().wait()
-            elif self._fault == "junk":
-                yield cast("EngineEvent", {"event": "gibberish"})
-            if self._fault != "cut":
-                metrics = _metrics(queued_at, executed_at, self._clock(), prompt_tokens, len(pieces))
-                yield self._end(request, pieces, reason, metrics)
-            over = True
-        finally:
-            await self._stopped(over)
+        prompt = _prompt(request).split()
+        _refuse_over_budget(request, len(prompt))
+        async with self.room(request) as room:
+            self._allocate(room, request, prompt)
+            self.started += 1
+            over = False
+            try:
+                rid, tid, eid = request.request_id, request.trace_id, self.engine_id
+                queued_at = executed_at = self._clock()
+                yield EngineStart(request_id=rid, trace_id=tid, engine_id=eid, prompt_tokens=len(prompt))
+                pieces, reason = self._script(request, len(prompt))
+                # One comparison per token is all the pacing costs: this loop measures what is around it.
+                pause_at, step = 0, self._burst if self._delay_s else _BREATH
+                for index, piece in enumerate(pieces):
+                    if index == pause_at:
+                        pause_at += step
+                        await self._pause(index)
+                        executed_at = executed_at if index else self._clock()
+                    yield EngineDelta(
+                        request_id=rid, trace_id=tid, engine_id=eid, chunk=piece, chunk_tokens=[index]
+                    )
+                if self._fault == "stall":
+                    await asyncio.Event().wait()
+                elif self._fault == "junk":
+                    yield cast("EngineEvent", {"event": "gibberish"})
+                if self._fault != "cut":
+                    metrics = _metrics(queued_at, executed_at, self._clock(), len(prompt), len(pieces))
+                    yield self._end(request, pieces, reason, self._with_cache(metrics, room, len(prompt)))
+                over = True
+            finally:
+                await self._stopped(over)
 
-    def _script(self, request: EngineRequest) -> tuple[Sequence[str], FinishReason]:
+    def _allocate(self, room: KVNeed | None, request: EngineRequest, prompt: Sequence[str]) -> None:
+        """Allocate room; what it says itself is no part of its cache."""
+        if self.kv is not None and room is not None:
+            most = self.kv.fitting(len(prompt), request.max_tokens, request.kv_budget_tokens)
+            room.allocate(most, [zlib.crc32(word.encode(errors="replace")) for word in prompt])
+
+    def _with_cache(self, metrics: EventMetrics, room: KVNeed | None, prompt_tokens: int) -> EventMetrics:
+        if self.kv is None or room is None or room.handle is None:
+            return metrics
+        room.computed = True
+        cached = room.handle.reused_tokens
+        self.kv.told(prompt_tokens, cached)
+        rate = cached / prompt_tokens if prompt_tokens else 0.0
+        return msgspec.structs.replace(metrics, prefix_hit_rate=rate)
+
+    def _script(self, request: EngineRequest, prompt_tokens: int) -> tuple[Sequence[str], FinishReason]:
         pieces: Sequence[str] = self._pieces
         reason: FinishReason = "stop"
         if request.sampling.stop:
             pieces = _cut_at(pieces, request.sampling.stop)
-        if len(pieces) > request.max_tokens:
-            pieces, reason = pieces[: request.max_tokens], "length"
+        budget = request.kv_budget_tokens
+        most = request.max_tokens if budget is None else min(request.max_tokens, budget - prompt_tokens)
+        if len(pieces) > most:
+            pieces, reason = pieces[:most], "length"
         if self._fault not in (None, "ignore_cancel"):
             pieces = pieces[: self._after]
         return pieces, reason
@@ -199,6 +235,9 @@ class ScriptedEngine(Engine):
             finish_reason="error" if failed else reason,
             metrics=metrics,
             error=EventError(code=ErrorCode.UPSTREAM_FAILED.value, message=said) if failed else None,
+            usage=EventUsage(
+                prompt_tokens=metrics.kv_used_tokens - len(pieces), completion_tokens=len(pieces)
+            ),
         )
 
     async def _stopped(self, over: bool) -> None:
@@ -248,6 +287,17 @@ def _prompt(request: EngineRequest) -> str:
     if request.messages is None:
         return request.prompt
     return " ".join(str(message.get("content", "")) for message in request.messages)
+
+
+def _refuse_over_budget(request: EngineRequest, prompt_tokens: int) -> None:
+    budget = request.kv_budget_tokens
+    if budget is not None and prompt_tokens >= budget:
+        raise CallError(
+            f"the prompt takes {prompt_tokens} tokens and kv_budget_tokens is {budget}: nothing is left for "
+            "an answer; shorten the prompt or raise the budget",
+            ErrorCode.RESOURCE_EXHAUSTED,
+            retryable=False,
+        )
 
 
 def _bad_spec(what: str) -> CallError:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -29,6 +29,27 @@ class WireForm(str, Enum):
 
     V1 = "v1"
     V2 = "v2"
+
+    def writer(self, command: str, task_id: str, request_id: str) -> FrameWriter:
+        """See ``Form.writer``."""
+        return FrameWriter(self, command, task_id, request_id)
+
+    def data_of(self, line: bytes) -> msgspec.Raw | None:
+        """See ``Form.data_of``."""
+        frame = _decode_data(line)
+        return None if frame.status == "progress" or not bytes(frame.data) else frame.data
+
+
+class Form(Protocol):
+    """How the frames of a call are written; the form is that of the request that opened it."""
+
+    def writer(self, command: str, task_id: str, request_id: str) -> FrameWriter:
+        """Return what writes them."""
+        ...
+
+    def data_of(self, line: bytes) -> msgspec.Raw | None:
+        """Return the item or answer that a frame holds, as JSON; None where there is none."""
+        ...
 
 
 class CancelReason(str, Enum):
@@ -100,7 +121,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     command: str = ""
     workflow_id: str | None = None
     input: bytes = b"{}"
-    form: WireForm = WireForm.V2
+    form: Form = WireForm.V2
     task_id: str | None = None
     output_config: Mapping[str, Any] = {}
     is_stream: bool = False
@@ -167,10 +188,16 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metrics: Mapping[str, Any] | None = None
 
 
+class _Data(msgspec.Struct):
+    status: str
+    data: msgspec.Raw = msgspec.Raw()
+
+
 Note = Literal["queued", "progress"]
 
 _encode = msgspec.json.Encoder().encode
 _decode_frame = msgspec.json.Decoder(Frame).decode
+_decode_data = msgspec.json.Decoder(_Data).decode
 
 
 def decode_frame(line: bytes | str) -> Frame:

@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.depth import check_depth
-from penstock.protocol.messages import MAX_TASK_ID, OnDisconnect, Route, Start, WireForm
+from penstock.protocol.messages import MAX_TASK_ID, Form, OnDisconnect, Route, Start
 
 TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
 Name = Annotated[str, msgspec.Meta(max_length=256)]  # of a command or workflow: an unknown one is compared
@@ -31,7 +31,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def start(
         self,
-        form: WireForm,
+        form: Form,
         *,
         command: str = "",
         workflow_id: str | None = None,

@@ -31,6 +31,7 @@ from penstock.server.exchange import (
 )
 from penstock.server.keepalive import KeepAlive
 from penstock.server.meta import Exposition, MetaRoutes, MetricsRoute
+from penstock.server.openai.routes import OpenAIRoutes
 from penstock.server.openapi.document import document
 from penstock.server.pump import Pump
 from penstock.server.refusal import refuse_socket
@@ -180,6 +181,7 @@ class Application:
     def _routes(self) -> tuple[Route, ...]:
         meta = MetaRoutes(self._dispatcher)
         tasks = TaskRoutes(self._dispatcher, self._pump)
+        openai = OpenAIRoutes(self._dispatcher, self._keepalive, self._watches).table()
         shown = () if self._exposition is None else (MetricsRoute(self._exposition),)
         return (
             Route("/v2/execute", {"POST": self._execute_v2}),
@@ -197,6 +199,7 @@ class Application:
             Route("/tasks/{id}", {"GET": tasks.show, "DELETE": tasks.cancel}),
             Route("/tasks/{id}/cancel", {"POST": tasks.cancel}),
             Route("/tasks/{id}/events", {"GET": tasks.events}),
+            *(Route(path, handlers) for path, handlers in openai.items()),
         )
 
     async def _answer(self, exchange: Exchange) -> None:

@@ -12,6 +12,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import error_envelope
+from penstock.protocol.openai_api.errors import openai_error
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,6 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
+OPENAI = "/v1/"
+"""Paths below it answer as OpenAI's do."""
 OUTLET_EXTENSION = "penstock.outlet"
 """Where a server that can do more than ASGI puts its ``Outlet``, among the scope's extensions."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -204,7 +207,8 @@ class Exchange:
 
     async def refuse(self, error: CallError, headers: Iterable[Header] = ()) -> None:
         """Answer with an error that belongs to no call."""
-        body = error_envelope(error, self.wall())
+        openai = self.scope["path"].startswith(OPENAI)
+        body = openai_error(error) if openai else error_envelope(error, self.wall())
         await self.reply(FAULTS[error.code].http, body, (*advice(error), *headers))
 
 

@@ -20,7 +20,7 @@ def read_start(exchange: Exchange, body: bytes, form: WireForm) -> Start:
     Raises:
         CallError: ``invalid_argument``.
     """
-    stream, timeout_s = wants_stream(exchange), _timeout(exchange)
+    stream, timeout_s = wants_stream(exchange), timeout_of(exchange)
     if form is WireForm.V1:
         return read_default_body(body).start(form, stream=stream, timeout_s=timeout_s)
     fields = read_body(body)
@@ -38,7 +38,7 @@ def read_workflow_start(exchange: Exchange, body: bytes) -> Start:
         WireForm.V2,
         workflow_id=fields.named(),
         stream=wants_stream(exchange),
-        timeout_s=_timeout(exchange),
+        timeout_s=timeout_of(exchange),
     )
 
 
@@ -53,7 +53,12 @@ def stream_form(exchange: Exchange) -> StreamForm:
     return SSE if SSE_TYPE in (exchange.header(b"accept") or "") else NDJSON
 
 
-def _timeout(exchange: Exchange) -> float | None:
+def timeout_of(exchange: Exchange) -> float | None:
+    """Return the budget of a call, in seconds, that a header asks for.
+
+    Raises:
+        CallError: ``invalid_argument``.
+    """
     text = exchange.header(b"x-request-timeout")
     if text is None:
         return None

@@ -13,6 +13,7 @@ from penstock.errors import FAULTS, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.dispatch import Description
 from penstock.protocol.messages import MAX_TIMEOUT_S
+from penstock.server.openapi.openai_schemas import openai_envelope, openai_schemas
 from penstock.server.openapi.operations import GATEWAY_OPERATIONS, OPERATIONS, Operation
 from penstock.server.openapi.schemas import (
     RUNNER_SCHEMAS,
@@ -58,6 +59,7 @@ def document(
         "components": {
             "schemas": {
                 **static_schemas(),
+                **openai_schemas(description),
                 **(RUNNER_SCHEMAS if "/v2/runners" in paths else {}),
                 **served_schemas(description),
             },
@@ -92,6 +94,7 @@ def _parameters() -> dict[str, Schema]:
         "request_id": {"name": "X-Request-Id", "in": "header", "schema": correlation},
         "timeout": {"name": "X-Request-Timeout", "in": "header", "schema": seconds},
         "id": {"name": "id", "in": "path", "required": True, "schema": TASK_NAME},
+        "name": {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
         "after": {"name": "after", "in": "query", "schema": cursor},
         "last_event_id": {"name": "Last-Event-ID", "in": "header", "schema": cursor},
     }
@@ -120,6 +123,9 @@ def _contents(operation: Operation) -> dict[str, Schema]:
     if operation.frames is not None:
         frame = ref(operation.frames)
         data = {"type": "string", "contentMediaType": JSON_TYPE, "contentSchema": frame}
+        if operation.openai:
+            contents[SSE_TYPE] = {"x-itemSchema": record({"data": data})}
+            return contents
         contents[NDJSON_TYPE] = {"x-itemSchema": either((frame, ref("Keepalive")))}
         contents[SSE_TYPE] = {"x-itemSchema": record({"data": data, "id": {"type": "string"}}, "data")}
     return contents
@@ -127,10 +133,10 @@ def _contents(operation: Operation) -> dict[str, Schema]:
 
 def _refusal(operation: Operation, status: int, codes: list[ErrorCode]) -> Schema:
     said = ", ".join(code.value for code in codes)
-    shown: list[Schema] = [envelope(codes)]
+    shown: list[Schema] = [openai_envelope(codes) if operation.openai else envelope(codes)]
     if operation.probes and status == 503:
         shown.append(ref(operation.answer or ""))
-    if ErrorCode.CANCELLED in codes:
+    if ErrorCode.CANCELLED in codes and not operation.openai:
         shown.append(ref("Cancelled"))
     headers = ("Retry-After",) if any(FAULTS[code].retryable for code in codes) else ()
     if ErrorCode.UNAUTHENTICATED in codes:

@@ -34,6 +34,7 @@ class Operation(NamedTuple):
         codes: What it can be refused with, or an answer end with, besides what every request can.
         probes: 503 has the body of 200, and nobody needs a key.
         texts: The media types of text that it answers with.
+        openai: It answers OpenAI's clients, in their shapes; a stream is events, and ends with ``[DONE]``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Operation(NamedTuple):
     codes: tuple[ErrorCode, ...] = ()
     probes: bool = False
     texts: tuple[str, ...] = ()
+    openai: bool = False
 
     def all_codes(self) -> dict[int, list[ErrorCode]]:
         """Return the codes by HTTP status, in the order of statuses."""
@@ -81,7 +83,7 @@ _READ = Operation(
     codes=(ErrorCode.NOT_FOUND, ErrorCode.GONE),
 )
 
-OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType(
+_NATIVE: Mapping[tuple[str, str], Operation] = MappingProxyType(
     {
         ("POST", "/v2/execute"): _run("execute", "Run a command.", "Execute", "Executed", "ExecuteFrame"),
         ("POST", "/v2/workflow"): _run(
@@ -107,6 +109,38 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType(
         ("GET", "/tasks/{id}/events"): _READ,
     }
 )
+
+
+def _openai(name: str, summary: str, shape: str, chunk: str | None = None) -> Operation:
+    body, answer = f"OpenAI{shape}Body", f"OpenAI{shape}"
+    return Operation(
+        name, summary, answer, body, chunk, parameters=("timeout",), codes=tuple(FAULTS), openai=True
+    )
+
+
+_OPENAI: Mapping[tuple[str, str], Operation] = MappingProxyType(
+    {
+        ("GET", "/v1/models"): Operation("list_models", "The models.", "OpenAIModels", openai=True),
+        ("GET", "/v1/models/{id}"): Operation(
+            "show_model",
+            "One model.",
+            "OpenAIModel",
+            parameters=("name",),
+            codes=(ErrorCode.NOT_FOUND,),
+            openai=True,
+        ),
+        ("POST", "/v1/chat/completions"): _openai(
+            "create_chat_completion", "Continue a conversation.", "Chat", "OpenAIChatChunk"
+        ),
+        ("POST", "/v1/completions"): _openai("create_completion", "Continue a text.", "Text", "OpenAIText"),
+        ("POST", "/v1/embeddings"): _openai("create_embeddings", "Turn texts into vectors.", "Vectors"),
+        ("POST", "/v1/responses"): _openai(
+            "create_response", "Answer once, in OpenAI's newer way.", "Response", "OpenAIEvent"
+        ),
+    }
+)
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = MappingProxyType({**_NATIVE, **_OPENAI})
 """By method and path; a route of the server that is not here fails a test."""
 
 

@@ -1,0 +1,121 @@
+"""`/v1/responses`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from penstock.calls.ids import new_id
+from penstock.calls.tasks import TaskOwner
+from penstock.protocol.call import State
+from penstock.protocol.codec import SSE_KEEPALIVE
+from penstock.protocol.dispatch import Batch, Dispatcher
+from penstock.protocol.messages import Start
+from penstock.protocol.openai_api.requests import read_openai
+from penstock.protocol.openai_api.responses import CLOSING, OPENING, ResponseBody, ResponseForm
+from penstock.server.exchange import Exchange
+from penstock.server.keepalive import KeepAlive
+from penstock.server.openai.choices import Chosen, begun, chained, fault_of, open_all, reading, together
+from penstock.server.openai.models import find_model
+from penstock.server.pump import SSE
+from penstock.server.requests import timeout_of
+
+
+class _Event(msgspec.Struct):
+    type: str
+    response: msgspec.Raw = msgspec.Raw()
+
+
+class _Text(msgspec.Struct):
+    text: str
+
+
+class _Message(msgspec.Struct):
+    content: list[_Text]
+
+
+class _Response(msgspec.Struct):
+    output: list[_Message]
+
+
+_event = msgspec.json.Decoder(_Event).decode
+_response = msgspec.json.Decoder(_Response).decode
+
+
+class ResponseRoutes:
+    """Answers requests for responses.
+
+    Args:
+        dispatcher: What runs the calls.
+        keepalive: Looks after silent streams.
+        tasks: Owns what must run beside a request.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, keepalive: KeepAlive, tasks: TaskOwner) -> None:
+        self._dispatcher = dispatcher
+        self._keepalive = keepalive
+        self._tasks = tasks
+
+    async def create(self, exchange: Exchange) -> None:
+        """`POST /v1/responses`: answer once."""
+        body = read_openai(await exchange.json_body(), ResponseBody)
+        model = find_model(await self._dispatcher.describe(), body.model, "chat")
+        form = ResponseForm(id=f"resp_{new_id()}", model=model.id, created=int(exchange.wall()))
+        start = Start(
+            command=model.command,
+            input=msgspec.json.encode(body.input_for(model.input_schema)),
+            form=form,
+            task_id=form.id,
+            is_stream=True,
+            timeout_s=timeout_of(exchange),
+        )
+        calls = await open_all(self._dispatcher, [start], exchange.caller)
+        async with reading(exchange, calls) as readers, aclosing(together(readers, self._tasks)) as batches:
+            with self._keepalive.watching(readers[0]) as pulse:
+                if body.stream:
+                    await self._stream(exchange, form, batches, lambda: setattr(pulse, "quiet", 0))
+                else:
+                    await self._whole(exchange, batches)
+
+    async def _whole(self, exchange: Exchange, batches: AsyncIterator[Chosen]) -> None:
+        async for _, batch in batches:
+            if (fault := fault_of(batch)) is not None:
+                raise fault
+            if batch.ending is not None:
+                await exchange.reply(200, bytes(_event(batch.lines[-1]).response))
+
+    async def _stream(
+        self, exchange: Exchange, form: ResponseForm, batches: AsyncIterator[Chosen], moved: Any
+    ) -> None:
+        first = await begun(batches)
+        if not first:
+            return
+        await exchange.start(200, SSE.headers)
+        async for _, batch in chained(first, batches):
+            moved()
+            part = b"".join(map(_sse, _with_context(form, batch))) or SSE_KEEPALIVE
+            await exchange.outlet.write(part, more=batch.ending is None)
+
+
+def _with_context(form: ResponseForm, batch: Batch) -> list[bytes]:
+    """Return the events of a batch, and what this API says around them."""
+    lines = list(batch.lines)
+    if batch.ending is not None and batch.ending.state is State.COMPLETED:
+        number = batch.first_seq + len(lines) - 1 + OPENING
+        text = "".join(part.text for message in _whole_of(lines[-1]).output for part in message.content)
+        lines[-1:-1] = map(msgspec.json.encode, form.closing(text, number))
+        assert len(form.closing(text, number)) == CLOSING
+    if lines and batch.first_seq == 0:
+        lines[1:1] = map(msgspec.json.encode, form.opening())
+    return lines
+
+
+def _whole_of(line: bytes) -> _Response:
+    return _response(_event(line).response)
+
+
+def _sse(line: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (_event(line).type.encode(), line)
