@@ -127,7 +127,7 @@ def test_where_nobody_gives_back_nobody_waits(doors: Doors) -> None:
         pool.pin(theirs)
     error = refusal(doors.chat, doors.need(10))
     assert (error.code, error.retryable) == (ErrorCode.RESOURCE_EXHAUSTED, True)
-    assert "no call holds the rest, so waiting for one would not help" in error.message
+    assert "no call holds the rest, so waiting for one is no use" in error.message
     assert 1 <= (error.retry_after_s or 0) <= MAX_RETRY_AFTER_S
     with doors.cache.locked() as pool:
         pool.free(theirs, force=True)

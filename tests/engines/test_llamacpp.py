@@ -83,6 +83,9 @@ class Spied:
     def tokens_of(self, text: str) -> list[int]:
         return self._server.tokens_of(text)
 
+    def prompt_ids(self, body: Mapping[str, Any]) -> list[int]:
+        return self._server.prompt_ids(body)
+
 
 @pytest.fixture
 def spy(llama: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> Spied:

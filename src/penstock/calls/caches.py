@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 from penstock.calls.engine_cache import EngineCache
@@ -10,10 +11,10 @@ from penstock.errors import CallError, ErrorCode
 
 
 class Caches:
-    """A set of caches, each under a name of its own; from any thread."""
+    """A set of caches, each under a name of its own; from any thread.  It keeps none of them alive."""
 
     def __init__(self) -> None:
-        self._caches: dict[str, EngineCache] = {}
+        self._caches: weakref.WeakValueDictionary[str, EngineCache] = weakref.WeakValueDictionary()
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 

@@ -340,7 +340,7 @@ class EngineCache:
     def _nobody_drains(self, need: KVNeed) -> CallError:
         return CallError(
             f"{need.num_tokens} tokens of the KV cache of {self.name} are needed, and "
-            f"{self._room * BLOCK_TOKENS} are left; no call holds the rest, so waiting for one would not help",
+            f"{self._room * BLOCK_TOKENS} are left; no call holds the rest, so waiting for one is no use",
             ErrorCode.RESOURCE_EXHAUSTED,
             retry_after_s=whole_seconds(self._wait_s(need)),
         )

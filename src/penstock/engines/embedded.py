@@ -15,11 +15,13 @@ from typing import Protocol
 import anyio
 
 from penstock.calls import ambient
+from penstock.calls.caches import CACHES
+from penstock.calls.engine_cache import EngineCache, KVNeed
 from penstock.engines.base import Engine
 from penstock.engines.handoff import Handoff
 from penstock.engines.slots import SlotThreads
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineEvent
+from penstock.protocol.events import EngineEvent, EngineRequest
 
 # One step of a long prompt, and much room for a busy machine.
 _STOP_S = 10.0
@@ -41,43 +43,62 @@ class EmbeddedEngine(Engine):
         name: What the model is called in events and requests.
         slots: How many generations run at the same time.
         model: Closed with the engine.
+        context_tokens: What prompt and answer of one call may take together; None if that is not known.
+        kv_tokens: What those of all calls may take together; None is what the slots hold.
     """
 
-    def __init__(self, adapter: str, name: str, slots: int, model: Model) -> None:
+    def __init__(
+        self,
+        adapter: str,
+        name: str,
+        slots: int,
+        model: Model,
+        context_tokens: int | None = None,
+        kv_tokens: int | None = None,
+    ) -> None:
         self.model = name
         self.engine_id = f"{adapter}:{name}"
         self.capacity = slots
         self._model = model
         self._slots = SlotThreads(slots, f"penstock-{name}")
         self._live: set[Generation] = set()
+        if kv_tokens is None and context_tokens is not None:
+            kv_tokens = slots * context_tokens
+        if kv_tokens is not None:
+            self.kv = EngineCache(self.engine_id, kv_tokens, call_tokens=context_tokens)
+            CACHES.add(self.kv)
         _OPEN.add(self)
         self._release = weakref.finalize(self, _release, self._slots, model)
         # At exit the calls in flight must be cancelled first: see _close_all.
         self._release.atexit = False
 
-    async def events_of(self, generation: Generation) -> AsyncGenerator[EngineEvent, None]:
-        """Run a generation and yield its events; beyond ``capacity`` it waits for a slot.
+    async def events_of(
+        self, generation: Generation, request: EngineRequest
+    ) -> AsyncGenerator[EngineEvent, None]:
+        """Run a generation and yield its events; it waits for room in the KV cache, and for a slot.
 
         Raises:
-            CallError: ``unavailable`` once closed; what the generation was refused with.
+            CallError: ``unavailable`` once closed; ``resource_exhausted``: there is no room; what the
+                generation was refused with.
         """
-        call = ambient.current.get()
-        self._begin(generation)
-        over = False
-        try:
-            while events := await generation.handoff.take():
-                for event in events:
-                    yield event
-            over = True
-            if generation.failure is not None:
-                raise generation.failure
-        finally:
-            generation.abandon()
-            # The slot is the caller's to give on only when it is free, whatever cancels us meanwhile.
-            with anyio.CancelScope(shield=True):
-                await generation.handoff.finished()
-            if call is not None and not over:
-                call.upstream_confirmed()
+        async with self.room(request) as generation.room:
+            call = ambient.current.get()
+            self._begin(generation)
+            over = False
+            try:
+                while events := await generation.handoff.take():
+                    for event in events:
+                        yield event
+                over = True
+                if generation.failure is not None:
+                    raise generation.failure
+            finally:
+                generation.abandon()
+                # The slot is the caller's to give on only when it is free, whatever cancels us meanwhile.
+                with anyio.CancelScope(shield=True):
+                    await generation.handoff.finished()
+                if call is not None and not over:
+                    call.upstream_confirmed()
 
     def close(self) -> None:
         """Cancel what is in flight, wait until it has stopped, free the model.
@@ -85,11 +106,15 @@ class EmbeddedEngine(Engine):
         A call in flight ends with ``unavailable``.
         """
         _OPEN.discard(self)
+        if self.kv is not None:
+            CACHES.remove(self.kv)
         for generation in tuple(self._live):
             generation.stop()
         # Taken out of weakref's hands, whose own exit handler runs before ours and disarms it.
         if self._release.detach() is not None:
             _release(self._slots, self._model)
+        if self.kv is not None:
+            self.kv.close()
 
     def withdraw(self, generation: Generation) -> bool:
         """Take a generation out of the queue; ``False`` when it has begun."""
@@ -145,6 +170,8 @@ class Generation(ABC):
         self.stopping = False
         self.cause: CallError | None = None
         """Why it stops, where that is not its reader's wish."""
+        self.room: KVNeed | None = None
+        """What it has of the KV cache, once it runs."""
         self._engine = engine
         self._library = library
         self._outcome = reading

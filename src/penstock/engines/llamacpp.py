@@ -42,7 +42,10 @@ class LlamaEngine(EmbeddedEngine):
         self.settings = LlamaSettings() if settings is None else settings
         self._server = LlamaServer(model, self.settings)
         self.prefixes = SlotPrefixes(self.settings.slots)
-        super().__init__("llamacpp", name, self.settings.slots, self._server)
+        settings = self.settings
+        super().__init__(
+            "llamacpp", name, settings.slots, self._server, settings.context_tokens, settings.kv_tokens
+        )
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """Answer one request; beyond ``capacity`` it waits for a slot.
@@ -51,11 +54,11 @@ class LlamaEngine(EmbeddedEngine):
 
         Raises:
             CallError: ``invalid_argument`` (also for a prompt longer than the context), ``not_implemented``
-                for tools, ``resource_exhausted`` for a prompt above ``kv_budget_tokens``, ``unavailable``
-                once closed.
+                for tools, ``resource_exhausted`` for a prompt above ``kv_budget_tokens`` and without room
+                in the KV cache, ``unavailable`` once closed.
         """
         generation = _Generation(self, request, _body(request, self.settings.context_tokens))
-        async with aclosing(self.events_of(generation)) as events:
+        async with aclosing(self.events_of(generation, request)) as events:
             async for event in events:
                 yield event
 
@@ -72,13 +75,19 @@ class LlamaEngine(EmbeddedEngine):
         """The ids the model's tokenizer gives a text."""
         return self._server.tokens_of(text)
 
+    def prompt_ids(self, body: dict[str, Any]) -> list[int]:
+        """The ids of a request's prompt; empty where they cannot be had."""
+        return self._server.prompt_ids(body)
+
 
 class _Generation(Generation):
     def __init__(self, engine: LlamaEngine, request: EngineRequest, body: dict[str, Any]) -> None:
         self._reading = LlamaReading(request, engine.engine_id, unix_clock(), engine.tokens_of)
         super().__init__(engine, "llama.cpp", self._reading)
         self._llama = engine
+        self._request = request
         self._body = body
+        self._prompt_ids: list[int] = []
         self._prompt = (
             raw_prompt(request.prompt) if request.messages is None else conversation_prompt(request.messages)
         )
@@ -86,6 +95,7 @@ class _Generation(Generation):
 
     def answer(self) -> None:
         """See ``Generation.answer``."""
+        self._allocate()
         prefixes = self._llama.prefixes
         slot = prefixes.take(self._prompt.chain())
         try:
@@ -93,6 +103,28 @@ class _Generation(Generation):
         finally:
             self._note_what_is_held(slot)
             prefixes.give_back(slot)
+            self._tell_cache()
+
+    def _allocate(self) -> None:
+        """Allocate what the prompt and its answer take; without its ids, what was asked for."""
+        kv, room, request = self._llama.kv, self.room, self._request
+        if kv is None or room is None:
+            return
+        self._prompt_ids = ids = self._llama.prompt_ids(self._body)
+        if not 0 < len(ids) < self._llama.settings.context_tokens:
+            room.allocate(room.num_tokens)  # what is too long llama.cpp refuses, and says so better
+            return
+        room.allocate(kv.fitting(len(ids), request.max_tokens, request.kv_budget_tokens), ids)
+
+    def _tell_cache(self) -> None:
+        """Tell the books what llama.cpp has done; of a prompt that it read otherwise they keep nothing."""
+        kv, room, reading = self._llama.kv, self.room, self._reading
+        if kv is None or room is None or not reading.evaluated:
+            return
+        kv.told(reading.prompt_tokens, reading.cached_tokens)
+        if len(self._prompt_ids) == reading.prompt_tokens:
+            room.computed = True
+            room.follow(reading.answer_ids[:-1])  # the last token was never read
 
     def _note_what_is_held(self, slot: int) -> None:
         reading, prefixes = self._reading, self._llama.prefixes

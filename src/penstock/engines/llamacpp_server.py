@@ -36,6 +36,7 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         slots: Calls answered at the same time.
         context_tokens: What prompt and answer of one call may take together, in tokens; memory is taken for
             ``slots`` times that at once.
+        kv_tokens: What those of all calls may take together; ``None`` is all that memory is taken for.
         threads: CPU threads; ``None`` is one per core, and one less while a single answer is generated.
         prompt_cache_mib: Memory for conversations that lost their slot to another one, in MiB; 0 keeps none.
         gpu_layers: Layers put on a GPU where the library was built with one; ``None`` is all that fit.
@@ -44,6 +45,7 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     slots: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
     context_tokens: Annotated[int, msgspec.Meta(ge=128)] = 4096
+    kv_tokens: Annotated[int, msgspec.Meta(ge=128, le=2**31)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     prompt_cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 256
     gpu_layers: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -104,6 +106,22 @@ class LlamaServer:
             return []
         with contextlib.suppress(httpx.HTTPError):
             answer = self._http.post("/tokenize", json={"content": text})
+            if answer.is_success:
+                return [int(token) for token in answer.json()["tokens"]]
+        return []
+
+    def prompt_ids(self, body: Mapping[str, Any]) -> list[int]:
+        """The ids of the whole prompt of a request as ``complete`` takes it, its chat template applied; empty
+        where the socket cannot be used, or the library does not say."""
+        if self._http is None:
+            return []
+        with contextlib.suppress(httpx.HTTPError):
+            text = body.get("prompt")
+            if text is None:
+                answer = self._http.post("/apply-template", json={"messages": body["messages"]})
+                text = answer.json()["prompt"] if answer.is_success else ""
+            asked = {"content": text, "add_special": True, "parse_special": True}
+            answer = self._http.post("/tokenize", json=asked)
             if answer.is_success:
                 return [int(token) for token in answer.json()["tokens"]]
         return []

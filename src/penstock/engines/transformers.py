@@ -40,7 +40,10 @@ class TransformersEngine(EmbeddedEngine):
     def __init__(self, folder: Path, name: str, settings: TransformersSettings | None = None) -> None:
         self.settings = TransformersSettings() if settings is None else settings
         self.causal = CausalModel(folder, self.settings)
-        super().__init__("transformers", name, self.settings.slots, self.causal)
+        context = self.causal.context_tokens
+        super().__init__(
+            "transformers", name, self.settings.slots, self.causal, context, self.settings.kv_tokens
+        )
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """Answer one request; beyond ``capacity`` it waits for a slot.
@@ -50,10 +53,11 @@ class TransformersEngine(EmbeddedEngine):
         Raises:
             CallError: ``invalid_argument`` (also for a prompt longer than the context), ``not_implemented``
                 for tools, ``response_format`` and messages that are not text, ``resource_exhausted`` for a
-                prompt above ``kv_budget_tokens``, ``unavailable`` once closed.
+                prompt above ``kv_budget_tokens`` and without room in the KV cache, ``unavailable`` once
+                closed.
         """
         _refuse(request)
-        async with aclosing(self.events_of(_Generation(self, request))) as events:
+        async with aclosing(self.events_of(_Generation(self, request), request)) as events:
             async for event in events:
                 yield event
 
@@ -71,7 +75,10 @@ class _Generation(Generation):
         causal, reading = self._causal, self._reading
         reading.taken()
         prompt = causal.encode(self._request)
-        self.handoff.put(reading.begin(len(prompt), causal.context_tokens))
+        start = reading.begin(len(prompt), causal.context_tokens)
+        if self.room is not None:  # its cache is let go of when the answer is over: there are no ids to find
+            self.room.allocate(len(prompt) + reading.limit)
+        self.handoff.put(start)
         choosing = causal.choosing.with_request(self._request.sampling)
         with suppress(Stopped):
             causal.generate(prompt, choosing, reading.limit, self._on_token, lambda: self.stopping)

@@ -32,12 +32,14 @@ class TransformersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
         slots: Calls answered at the same time.
         context_tokens: What prompt and answer of one call may take together, in tokens; ``None`` is what the
             model was made for.
+        kv_tokens: What those of all calls may take together; ``None`` is ``slots`` times that.
     """
 
     device: Annotated[str, msgspec.Meta(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     slots: Annotated[int, msgspec.Meta(ge=1, le=256)] = 2
     context_tokens: Annotated[int, msgspec.Meta(ge=16)] | None = None
+    kv_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**31)] | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> TransformersSettings:
