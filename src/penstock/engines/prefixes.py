@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from penstock.kv.held import AskedPrefix, shared
+from penstock.kv.held import AskedPrefix, HeldPrefixes, shared
 
 WORTH_KEEPING = 0.1
 """Of a prompt: a slot that has less in common with it is taken only when it is the one unused longest."""
@@ -26,7 +26,7 @@ class SlotPrefixes:
     def __init__(self, count: int) -> None:
         self._free = dict.fromkeys(range(count))  # the one unused longest first
         self._chains: list[Sequence[bytes]] = [()] * count
-        self._told: dict[int, AskedPrefix] = {}
+        self._told: dict[int, HeldPrefixes] = {}
         self._lock = threading.Lock()
 
     def take(self, chain: Sequence[bytes]) -> int:
@@ -49,7 +49,7 @@ class SlotPrefixes:
         """
         self._chains[slot] = chain
         if asked is not None:
-            self._told[slot] = asked
+            self._told[slot] = asked.held
             asked.hold((id(self), slot), answer)
 
     def lost(self, slot: int) -> None:
@@ -70,6 +70,6 @@ class SlotPrefixes:
         return shared(self._chains[slot], chain)
 
     def _tell_nothing(self, slot: int) -> None:
-        asked = self._told.pop(slot, None)
-        if asked is not None:
-            asked.held.drop((id(self), slot))
+        held = self._told.pop(slot, None)
+        if held is not None:
+            held.drop((id(self), slot))
