@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from penstock import AsyncClient, AuthoringError, CallError, ErrorCode, Runtime
-from penstock.compose import STREAMING_MODE, build_app, serve_engine
+from penstock.compose import STREAMING_MODE, build_app
+from penstock.engine_commands import serve_engine
 from penstock.engines.scripted import ScriptedEngine
 from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, parse_stream_event
