@@ -102,7 +102,8 @@ class Http(Way):
         opened = self.dispatcher.expect(correlation)
         connection = await Connection.open(self.address)
         headers = {**headers, **self.credentials, "x-request-id": correlation}
-        connection.request("POST", "/v2/execute", json.dumps(body).encode(), headers)
+        path = "/v2/workflow" if "workflow_id" in body else "/v2/execute"
+        connection.request("POST", path, json.dumps(body).encode(), headers)
         if not body.get("is_stream", True):
             return await self._answer(connection, opened)
         head = await connection.head()

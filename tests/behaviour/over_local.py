@@ -96,6 +96,7 @@ def _start(command: str, input: Frame | None, is_stream: bool, more: Frame) -> S
         input=json.dumps(input or {}).encode(),
         is_stream=is_stream,
         task_id=more.get("task_id"),
+        workflow_id=more.get("workflow_id"),
         notes=more.get("notes", False),
         on_disconnect=OnDisconnect.parse(more.get("on_disconnect", "cancel")),
         timeout_s=more.get("timeout"),

@@ -79,7 +79,7 @@ class WebSocket(Http):
         opened = self.dispatcher.expect(correlation)
         peer = await self._dial(f"x-request-id: {correlation}\r\n")
         about = {"command": command, "input": input or {}, "is_stream": is_stream, "more_input": False}
-        peer.send("command", **about, **more)
+        peer.send("workflow" if "workflow_id" in more else "command", **about, **more)
         first = self._tasks.start(peer.line(ANSWER_S))
         await asyncio.wait((opened, first), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         if not opened.done():

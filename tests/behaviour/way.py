@@ -134,7 +134,8 @@ class Way(ABC):
     async def open(
         self, command: str, input: Frame | None = None, *, is_stream: bool = True, **more: Any
     ) -> Handle:
-        """Open a call; ``more`` are ``task_id``, ``on_disconnect``, ``notes`` and ``timeout`` as on the wire.
+        """Open a call; ``more`` are ``task_id``, ``workflow_id``, ``on_disconnect``, ``notes`` and
+        ``timeout`` as on the wire.
 
         Raises:
             Refused: At admission.

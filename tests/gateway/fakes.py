@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import anyio
+import msgspec
 
 from penstock.calls.live import Live
 from penstock.gateway.hub import Hub
@@ -61,14 +62,7 @@ class FakeRunner:
     def connect(self) -> FakeRunner:
         """Dial in, with the session there is."""
         session = self.link.identity.session if hasattr(self, "link") else ""
-        hello = RunnerHello(
-            name=self.hello.name,
-            session=session,
-            received=self.session.received,
-            offers=self.hello.offers,
-            capacity=self.hello.capacity,
-            labels=self.hello.labels,
-        )
+        hello = msgspec.structs.replace(self.hello, session=session, received=self.session.received)
         self.link = self._hub.admit(hello)
         if self.link.identity.session != session:
             self.session = ReliableSession()
@@ -135,6 +129,10 @@ class World:
     async def call(self, command: str = "predict", **start: Any) -> Live:
         """Open a call."""
         return await self.hub.open(Start(command=command, is_stream=True, **start), LOCAL)
+
+    async def workflow(self, name: str, **given: Any) -> Live:
+        """Open a call of a workflow."""
+        return await self.call("", workflow_id=name, input=json.dumps(given).encode())
 
     async def frames(self, live: Live) -> list[Frame]:
         """Return all of a call's frames, up to its end."""

@@ -64,6 +64,7 @@ async def test_runners_are_listed_with_what_they_offer() -> None:
             "weight": 1.0,
             "labels": {"zone": "a"},
             "commands": {"predict": 2, "chat": 1},
+        "workflows": [],
         }
         status, one = await answered(http, "GET", "/v2/runners/gpu-1")
         assert (status, one["name"]) == (200, "gpu-1")

@@ -24,6 +24,10 @@ from penstock.cli.serving import (
 )
 
 Name = Annotated[str, typer.Option(help="What the gateway is called.")]
+DefaultCommand = Annotated[
+    str | None,
+    typer.Option(help="The command of calls that name none (predict, or the default of the first runner)."),
+]
 
 
 def gateway(
@@ -31,6 +35,7 @@ def gateway(
     port: Port = None,
     ws_port: WsPort = None,
     name: Name = "gateway",
+    default_command: DefaultCommand = None,
     metrics: Metrics = None,
     auth_keys: AuthKeys = None,
     allow_host: AllowHost = None,
@@ -60,7 +65,7 @@ def gateway(
         print(f"{name} ready on {address} · runners dial {address.replace('http', 'ws')}", flush=True)
 
     try:
-        hub, extension = build_gateway(name, settings, observer=observer)
+        hub, extension = build_gateway(name, settings, default_command=default_command, observer=observer)
     except ValueError as error:
         fail(f"--name {name}: {error}", Exit.USAGE)
     try:

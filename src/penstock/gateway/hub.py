@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Set
 from functools import partial
 
+import msgspec
+
 from penstock.calls.clock import Clock
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live
@@ -20,6 +22,7 @@ from penstock.gateway.routed import RelayedInput, RoutedCall
 from penstock.gateway.runner import Parting, Runner
 from penstock.gateway.runner_link import RunnerLink
 from penstock.gateway.settings import GatewaySettings
+from penstock.gateway.workflows import OfferedWorkflows
 from penstock.protocol.dispatch import Caller, Description
 from penstock.protocol.messages import CancelReason, Start
 from penstock.protocol.runners import Offer, RunnerHello
@@ -41,7 +44,7 @@ class Hub(Hosting):
     """Serves the commands of the runners that are there.
 
     Args:
-        manifest: Name and version to show.
+        manifest: Name and version to show, and the default command if it is always the same.
         settings: How runners are treated.
         limits: Bounds on calls.
         clock: Tells the time.
@@ -68,10 +71,11 @@ class Hub(Hosting):
         self._offers: dict[str, Offer] = {}
         self._commands: dict[str, BoundCommand] = {}
         self._admissions: dict[str, RunnerAdmission] = {}
+        self._workflows = OfferedWorkflows()
         served = Served(
             self._manifest,
             self._commands,
-            {},
+            self._workflows.known,
             self._admissions,
             self,
             ProjectState({}, self._tasks.start),
@@ -112,9 +116,14 @@ class Hub(Hosting):
 
     async def open(self, start: Start, caller: Caller) -> Live:
         """See ``Dispatcher.open``; an input that is not plainly what the command takes is put to a runner."""
-        if start.workflow_id is None and self._status == "healthy":
+        if start.workflow_id is None and not start.command:
+            start = msgspec.structs.replace(start, command=self.default_command)
+        if self._status == "healthy":
             try:
-                await self._have_checked(start.command or self._manifest.default_command, start.input)
+                if start.workflow_id is not None:
+                    await self._workflows.check(start.workflow_id, start.input)
+                else:
+                    await self._have_checked(start.command, start.input)
             except CallError as error:
                 self._observer.refused(error)
                 raise
@@ -137,9 +146,20 @@ class Hub(Hosting):
         return Description(
             name=self._manifest.name,
             version=self._manifest.version,
-            default_command=self._manifest.default_command,
+            default_command=self.default_command,
             commands={name: describe_offer(offer) for name, offer in offers.items()},
+            workflows={name: plan.describe() for name, plan in self._workflows.offered().items()},
         )
+
+    @property
+    def default_command(self) -> str:
+        """The command of calls that name none: the one that was set; else the usual one where it is offered,
+        and elsewhere that of the first runner that has one."""
+        usual = self._manifest.default_command
+        if "default_command" in self._manifest.model_fields_set or self.runners.running(usual):
+            return usual
+        theirs = (runner.default_command for runner in self.runners)
+        return next((name for name in theirs if name in self._commands), usual)
 
     def _waits_for(self) -> str:
         return "" if any(runner.connected and runner.confirmed for runner in self.runners) else "a runner"
@@ -164,9 +184,11 @@ class Hub(Hosting):
             still_welcome: Asked at every heartbeat.
 
         Raises:
-            CallError: ``conflict``, ``permission_denied``, ``resource_exhausted`` or ``unavailable``.
+            CallError: ``conflict``, ``permission_denied``, ``resource_exhausted``, ``unavailable`` or
+                ``invalid_argument``.
         """
-        self.check_welcome({offer.name for offer in hello.offers}, commands)
+        names = {offer.name for offer in hello.offers} | {offer.name for offer in hello.workflows}
+        self.check_welcome(names, commands)
         known = self.runners.of_session(hello.session)
         if isinstance(known, RunnerLink) and (known.name, known.identity.key) == (hello.name, key):
             return known
@@ -176,7 +198,7 @@ class Hub(Hosting):
         return runner
 
     def check_welcome(self, names: Set[str], allowed: frozenset[str] | None) -> None:
-        """See that a runner may come which offers commands of these ``names``.
+        """See that a runner may come which offers commands and workflows of these ``names``.
 
         Args:
             allowed: What its key lets it offer; None is anything.
@@ -189,8 +211,9 @@ class Hub(Hosting):
         if allowed is not None and (more := sorted(names - allowed)):
             text = f"the key of this runner does not let it offer {', '.join(more)[:200]}"
             raise CallError(text, ErrorCode.PERMISSION_DENIED)
-        if len(names | self._commands.keys()) > self.settings.max_commands:
-            text = f"the gateway knows {len(self._commands)} commands, and takes no more"
+        known = self._commands.keys() | self._workflows.known.keys()
+        if len(names | known) > self.settings.max_commands:
+            text = f"the gateway knows {len(known)} commands and workflows, and takes no more"
             raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=60)
 
     def take_in(self, runner: Runner) -> None:
@@ -204,6 +227,9 @@ class Hub(Hosting):
         self.runners.add(runner)
         for offer in runner.offers.values():
             self._offer(offer)
+        if runner.workflows:
+            self._workflows.add(runner)
+            self._observer.serves(self._admissions, self._workflows.known)
         software, offered = runner.identity.software, ", ".join(runner.offers)
         _log.info("runner %s came (%r); it offers %s", runner.name, software, offered)
 
@@ -253,6 +279,7 @@ class Hub(Hosting):
     def gone(self, runner: Runner) -> None:
         """See ``Watcher.gone``."""
         self.runners.discard(runner)
+        self._workflows.discard(runner)
         self._resize(runner)
         self.runners.serve()
         for name in runner.offers:
@@ -286,7 +313,7 @@ class Hub(Hosting):
             self._admissions[offer.name] = RunnerAdmission(
                 offer.name, self._clock.monotonic, self.runners.absent
             )
-            self._observer.serves(self._admissions, {})
+            self._observer.serves(self._admissions, self._workflows.known)
 
     def _resize(self, runner: Runner) -> None:
         for name in runner.offers:

@@ -112,4 +112,5 @@ def _shown(runner: Runner) -> dict[str, Any]:
         "weight": runner.weight,
         "labels": runner.labels,
         "commands": {name: offer.concurrency for name, offer in runner.offers.items()},
+        "workflows": list(runner.workflows),
     }

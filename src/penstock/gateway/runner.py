@@ -17,6 +17,7 @@ from penstock.protocol.messages import CancelReason
 from penstock.protocol.runners import Offer
 from penstock.protocol.session import Cancel, Message, Open
 from penstock.runtime.remote import RemoteCall
+from penstock.runtime.workflow import Workflow
 
 _log = logging.getLogger("penstock.gateway")
 
@@ -91,6 +92,10 @@ class Runner(ABC):
         self.name = identity.name
         self.labels = identity.labels
         self.offers = offers
+        self.workflows: Mapping[str, Workflow] = {}
+        """Those that it offers, ready to run."""
+        self.default_command = ""
+        """Of calls that name none, as it says; empty if it does not."""
         self.capacity = capacity
         self.weight = 1.0
         self.turn = 0.0  # grows with each call it is given, the slower the greater its weight
@@ -180,6 +185,14 @@ class Runner(ABC):
     async def check(self, command: str, text: bytes) -> CallError | None:
         """Return what a call would be refused with, if it can be known before the call runs."""
         return None
+
+    async def check_workflow(self, name: str, text: bytes) -> None:
+        """See that one of its workflows takes an input.
+
+        Raises:
+            CallError: It does not, or that cannot be known: ``unavailable``.
+        """
+        raise CallError(f"{self.name} does not say whether it takes this input", ErrorCode.UNAVAILABLE)
 
     def strand(self) -> None:
         """Let go of the calls that may run elsewhere; when this runner comes back it is told to stop them."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 from penstock.calls.clock import Clock, Timer
 from penstock.calls.tasks import TaskOwner
@@ -25,6 +27,7 @@ from penstock.protocol.session import (
     Pong,
     Progress,
 )
+from penstock.runtime.offered_workflows import plan_offered
 from penstock.runtime.remote import RemoteCall
 from penstock.runtime.session_link import Connection, SessionLink
 
@@ -43,6 +46,12 @@ CLOSE_CODES: Mapping[Parting, int] = {  # RFC 6455 section 7.4.1; those from 400
 _log = logging.getLogger("penstock.gateway")
 
 
+class _Said(NamedTuple):
+    """What a runner says of an input."""
+
+    refusal: CallError | None
+
+
 class RunnerLink(Runner):
     """Carries the calls of one runner, over one connection after the other.
 
@@ -55,6 +64,9 @@ class RunnerLink(Runner):
         tasks: Owns what writes to it.
         watcher: Is told what becomes of it.
         still_welcome: Whether what let it in would still let it in.
+
+    Raises:
+        CallError: ``invalid_argument``; a workflow that it offers is none.
     """
 
     def __init__(
@@ -71,10 +83,12 @@ class RunnerLink(Runner):
         identity = Identity(hello.name, session, key, hello.software, hello.labels)
         offers = {offer.name: offer for offer in hello.offers}
         super().__init__(identity, offers, hello.capacity, clock, watcher)
+        self.workflows = plan_offered(hello.workflows, offers)
+        self.default_command = hello.default_command
         self.link = SessionLink(tasks)
         self._settings = settings
         self._still_welcome = still_welcome
-        self._checks: dict[int, asyncio.Future[CallError | None]] = {}
+        self._checks: dict[int, asyncio.Future[_Said | None]] = {}
         self._unanswered = 0
         self._number = 0
         self._timer: Timer | None = None
@@ -83,13 +97,26 @@ class RunnerLink(Runner):
 
     async def check(self, command: str, text: bytes) -> CallError | None:
         """See ``Runner.check``; None also if the runner is lost meanwhile."""
+        said = await self._ask(partial(Check, command=command, input=text))
+        return None if said is None else said.refusal
+
+    async def check_workflow(self, name: str, text: bytes) -> None:
+        """See ``Runner.check_workflow``."""
+        said = await self._ask(partial(Check, workflow=name, input=text))
+        if said is None:
+            await super().check_workflow(name, text)
+        elif said.refusal is not None:
+            raise said.refusal
+
+    async def _ask(self, question: Callable[..., Check]) -> _Said | None:
+        """Put a question to the runner; None if it is not there, or does not answer in time."""
         if not self.connected:
             return None
         self._number += 1
         number = self._number
         self._checks[number] = answer = asyncio.get_running_loop().create_future()
         try:
-            self.send(Check(number=number, command=command, input=text))
+            self.send(question(number=number))
             await asyncio.wait((answer,), timeout=CHECK_S)
             return answer.result() if answer.done() else None
         finally:
@@ -173,7 +200,7 @@ class RunnerLink(Runner):
         elif isinstance(message, Checked):
             answer = self._checks.get(message.number)
             if answer is not None and not answer.done():
-                answer.set_result(None if message.error is None else message.error.error())
+                answer.set_result(_Said(None if message.error is None else message.error.error()))
         elif isinstance(message, Close):
             self.leaving = True
             self.send(Close())  # behind the last call that it was given

@@ -21,7 +21,9 @@ class GatewaySettings(BaseSettings):
     ] = 30.0
     hello_s: Annotated[float, Field(gt=0, description="How long a runner may take to say who it is.")] = 10.0
     max_runners: Annotated[int, Field(gt=0, description="Runners at once.")] = 10_000
-    max_commands: Annotated[int, Field(gt=0, description="Different commands that are known.")] = 1_000
+    max_commands: Annotated[
+        int, Field(gt=0, description="Different commands and workflows that are known.")
+    ] = 1_000
     window: Annotated[
         int, Field(gt=0, description="How far a call on a runner may be ahead of the gateway.")
     ] = 256 * 1024

@@ -14,6 +14,7 @@ from penstock.protocol.runners import MAX_CONCURRENCY, RunnerHello, check_name
 from penstock.runner.dialling import target_of
 from penstock.runner.line import Line
 from penstock.runtime.app import App
+from penstock.runtime.offered_workflows import offer_workflows
 from penstock.runtime.offers import make_offer
 
 _log = logging.getLogger("penstock.runner")
@@ -112,6 +113,8 @@ class Runner:
             offers=[make_offer(bound[name], shown) for name, shown in described.items()],
             capacity=self._capacity,
             labels=self._labels,
+            workflows=offer_workflows(self._app.manifest.workflows),
+            default_command=self._app.manifest.default_command,
         )
 
 

@@ -161,6 +161,14 @@ class App(Hosting):
         """
         self._opener.check(command, text)
 
+    def check_workflow(self, name: str, text: bytes) -> None:
+        """See whether a call of a workflow with the input ``text``, JSON, would be refused.
+
+        Raises:
+            CallError: It would.
+        """
+        self._opener.check_workflow(name, text)
+
     def forget(self, live: Live) -> None:
         """Forget an ended call that nobody will ask about."""
         self._store.forget(live)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -35,6 +35,8 @@ from penstock.runtime.threads import DaemonThreads
 from penstock.runtime.watchdog import Watchdog
 from penstock.runtime.workflow import Workflow
 from penstock.runtime.workflow_run import WORKFLOW, WorkflowRun
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -84,6 +86,13 @@ class Served:
     watchdog: Watchdog | None
 
 
+def _find(kind: str, name: str, known: Mapping[str, T]) -> T:
+    found = known.get(name)
+    if found is None:
+        raise CallError(f"no {kind} {name!r}; {nearest(name, known)}", ErrorCode.NOT_FOUND)
+    return found
+
+
 class Opener:
     """Opens the calls of a project.
 
@@ -120,6 +129,14 @@ class Opener:
         command = self._find_command(name)
         command.input.validate(text)
         self._refuse_without_state(command)
+
+    def check_workflow(self, name: str, text: bytes) -> None:
+        """See whether a workflow would be refused the input ``text``, JSON.
+
+        Raises:
+            CallError: It would.
+        """
+        self._find_workflow(name).input.validate(text)
 
     def open_command(
         self, start: Start, caller: Caller, *, listed: bool = True, request_id: str | None = None
@@ -221,18 +238,10 @@ class Opener:
         context.fire_aborts(self._host.aborts, of_state)
 
     def _find_command(self, name: str) -> BoundCommand:
-        command = self._served.commands.get(name)
-        if command is None:
-            reason = f"no command {name!r}; {nearest(name, self._served.commands)}"
-            raise CallError(reason, ErrorCode.NOT_FOUND)
-        return command
+        return _find("command", name, self._served.commands)
 
     def _find_workflow(self, name: str) -> Workflow:
-        workflow = self._served.workflows.get(name)
-        if workflow is None:
-            reason = f"no workflow {name!r}; {nearest(name, self._served.workflows)}"
-            raise CallError(reason, ErrorCode.NOT_FOUND)
-        return workflow
+        return _find("workflow", name, self._served.workflows)
 
     # -- state ---------------------------------------------------------------------------------------
 

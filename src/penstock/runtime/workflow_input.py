@@ -27,8 +27,7 @@ class WorkflowInput:
     def __init__(self, schema: Mapping[str, Any] | None) -> None:
         self.schema: Mapping[str, Any] = schema or {}
         self._validator = None if schema is None else _compile(schema)
-        properties = self.schema.get("properties", {})
-        self._defaults = {name: part["default"] for name, part in properties.items() if _has_default(part)}
+        self._defaults = defaults_of(self.schema.get("properties", {}))
 
     def validate(self, text: bytes) -> dict[str, Any]:
         """Return the input that the JSON object ``text`` gives, with the defaults of the schema's properties
@@ -78,8 +77,13 @@ def _say(path: tuple[str | int, ...]) -> str:
     return ".".join(map(str, path)) or "input"
 
 
-def _has_default(part: object) -> bool:
-    return isinstance(part, dict) and "default" in part
+def defaults_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the default of each property that has one."""
+    return {
+        name: part["default"]
+        for name, part in properties.items()
+        if isinstance(part, dict) and "default" in part
+    }
 
 
 def _compile(schema: Mapping[str, Any]) -> Any:

@@ -152,6 +152,7 @@ class WorkflowRun:
             is_stream=True,
             notes=self._live.start.notes,
             output_config=self._live.start.output_config,
+            route=self._live.start.route,
             on_disconnect=OnDisconnect(None),  # the workflow cancels it, by name and with the reason
             timeout_s=max(min(budgets), SHORTEST_S) if budgets else None,
         )

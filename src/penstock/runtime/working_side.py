@@ -70,7 +70,10 @@ class WorkingSide:
     def _check(self, message: Check) -> None:
         error: Failure | None = None
         try:
-            self._app.check(message.command, message.input)
+            if message.workflow:
+                self._app.check_workflow(message.workflow, message.input)
+            else:
+                self._app.check(message.command, message.input)
         except CallError as refusal:
             error = Failure.of(refusal)
         self._sender.send(Checked(number=message.number, error=error))
