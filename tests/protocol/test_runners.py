@@ -15,9 +15,11 @@ from penstock.protocol.runners import (
     MAX_HELLO,
     MAX_LABELS,
     MAX_OFFERS,
+    MAX_WORKFLOWS,
     VERSION,
     Offer,
     OfferedTimeouts,
+    OfferedWorkflow,
     Refusal,
     RunnerHello,
     Welcome,
@@ -46,6 +48,9 @@ offers = st.builds(
     timeouts=st.builds(OfferedTimeouts, queue_s=st.none() | seconds, total_s=st.none() | seconds),
     disconnect_s=st.none() | st.just(-1.0) | seconds,
 )
+workflows = st.builds(
+    OfferedWorkflow, name=names, spec=st.dictionaries(texts, texts | st.lists(texts, max_size=3), max_size=3)
+)
 hellos = st.builds(
     RunnerHello,
     software=texts,
@@ -55,6 +60,8 @@ hellos = st.builds(
     offers=st.lists(offers, max_size=4, unique_by=lambda offer: offer.name),
     capacity=st.integers(1, 1_000_000),
     labels=st.dictionaries(texts, texts, max_size=4),
+    workflows=st.lists(workflows, max_size=3, unique_by=lambda workflow: workflow.name),
+    default_command=texts,
 )
 welcomes = st.builds(
     Welcome,
@@ -128,6 +135,14 @@ def packed(**fields: Any) -> bytes:
         {"offers": [{"name": "a", "description": "b" * 4097}]},
         {"offers": [{"name": "a", "input_schema": {"b": msgspec.msgpack.Ext(1, b"c")}}]},
         {"offers": [{"name": "a", "item_schema": DEEP}]},
+        {"workflows": [{"name": "a", "spec": {}}, {"name": "a", "spec": {}}]},
+        {"workflows": [{"name": f"a{number}", "spec": {}} for number in range(MAX_WORKFLOWS + 1)]},
+        {"workflows": [{"name": "a"}]},
+        {"workflows": [{"name": "-a", "spec": {}}]},
+        {"workflows": [{"name": "a", "spec": []}]},
+        {"workflows": [{"name": "a", "spec": {"steps": [DEEP]}}]},
+        {"workflows": [{"name": "a", "spec": {"output": msgspec.msgpack.Ext(1, b"c")}}]},
+        {"default_command": 3},
         {"type": "hello"},
         {"type": None},
     ],
@@ -141,6 +156,32 @@ def test_unknown_fields_are_passed_over() -> None:
     assert read_hello(packed(news=1, offers=[{"name": "a", "more": {}}])) == RunnerHello(
         name="one", offers=[Offer(name="a")]
     )
+
+
+GOLDEN = (  # a hello as runners that know of workflows write it, and as those before them did
+    b"\x85\xa4type\xabrunnerhello\xa4name\xa3one\xa6offers\x91\x81\xa4name\xa7predict"
+    b"\xa9workflows\x91\x82\xa4name\xa4tale\xa4spec\x81\xa5steps\x91"
+    b"\x82\xa2id\xa1a\xa7command\xa7predict\xafdefault_command\xa7predict"
+)
+GOLDEN_BEFORE = b"\x83\xa4type\xabrunnerhello\xa4name\xa3one\xa6offers\x91\x81\xa4name\xa7predict"
+TALE = OfferedWorkflow(name="tale", spec={"steps": [{"id": "a", "command": "predict"}]})
+
+
+def test_a_hello_is_written_byte_for_byte_as_ever() -> None:
+    before = RunnerHello(name="one", offers=[Offer(name="predict")])
+    assert encode_hello(before) == GOLDEN_BEFORE
+    assert read_hello(GOLDEN_BEFORE) == before
+    now = msgspec.structs.replace(before, workflows=[TALE], default_command="predict")
+    assert encode_hello(now) == GOLDEN
+    assert read_hello(GOLDEN) == now
+
+
+def test_a_gateway_that_knows_of_no_workflows_reads_the_rest() -> None:
+    class Before(msgspec.Struct, tag_field="type", tag="runnerhello"):
+        name: str
+        offers: list[Offer]
+
+    assert msgspec.msgpack.decode(GOLDEN, type=Before).offers == [Offer(name="predict")]
 
 
 @pytest.mark.parametrize("version", [0, VERSION + 1])

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from penstock.calls.admission import Admission, Place
+from penstock.calls.admission import Admission, Need, Place
 from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.choosing import choose, matches
@@ -53,7 +53,7 @@ class RunnerAdmission(Admission):
         self._absent = absent
         self.resize(0, 0)
 
-    def enter(self) -> Place:
+    def enter(self, need: Need | None = None) -> Place:
         """See ``Admission.enter``.
 
         Raises:
@@ -62,7 +62,7 @@ class RunnerAdmission(Admission):
         refusal = self._absent(self._command)
         if refusal is not None:
             raise refusal
-        return super().enter()
+        return super().enter(need)
 
 
 @dataclass(eq=False)
