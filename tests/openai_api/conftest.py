@@ -1,0 +1,105 @@
+"""A server with models of all kinds, and the vendor's own clients of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from behaviour.served import hosted
+from penstock import CommandError, Runtime, current_call
+from penstock.protocol.events import EngineReport, EventUsage
+from penstock.runtime.app import App
+
+
+def project(seen: SimpleNamespace) -> Runtime:
+    rt = Runtime()
+
+    @rt.streaming_command("talk", openai="chat", model="talker")
+    async def talk(
+        messages: list[dict[str, Any]],
+        max_tokens: int = 100,
+        seed: int | None = None,
+        stop: str | list[str] | None = None,
+    ) -> AsyncIterator[str]:
+        """Say the last message again, word by word."""
+        seen.messages, seen.seeds = messages, [*seen.seeds, seed]
+        words = messages[-1]["content"].split()
+        for number, word in enumerate(words[:max_tokens]):
+            if word == "fail":
+                raise CommandError("as asked", "unavailable")
+            if word == "hang":
+                await seen.hang()
+            yield (" " if number else "") + word
+        usage = EventUsage(prompt_tokens=7, completion_tokens=len(words[:max_tokens]), cached_tokens=2)
+        current_call().report(
+            EngineReport(usage=usage, finish_reason="length" if len(words) > max_tokens else "stop")
+        )
+
+    @rt.streaming_command("act", openai="chat")
+    async def act(
+        messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Call the first tool, in three pieces, after a thought."""
+        name = tools[0]["function"]["name"]
+        yield {"chunk": "", "reasoning": "let me see"}
+        yield {
+            "chunk": "",
+            "tool_calls": [{"index": 0, "id": "t1", "type": "function", "function": {"name": name}}],
+        }
+        for piece in ('{"a"', ": 1}"):
+            yield {"chunk": "", "tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+
+    @rt.command("ask", openai="chat")
+    async def ask(prompt: str, system_prompt: str = "") -> str:
+        """Answer one question, all at once."""
+        return f"{system_prompt}|{prompt}"
+
+    @rt.streaming_command("go_on", openai="completion")
+    async def go_on(prompt: str) -> AsyncIterator[str]:
+        for letter in reversed(prompt):
+            yield letter
+
+    @rt.command("embed", openai="embeddings")
+    async def embed(input: list[str]) -> list[list[float]]:
+        return [[float(len(text)), 0.25] for text in input]
+
+    @rt.command("wrong", openai="embeddings")
+    async def wrong(input: list[str]) -> str:
+        return "no vectors"
+
+    return rt
+
+
+@pytest.fixture
+def seen() -> SimpleNamespace:
+    """What the models have seen, and how those that hang are watched."""
+    seen = SimpleNamespace(messages=None, seeds=[], hanging=asyncio.Event(), cancelled=asyncio.Event())
+
+    async def hang() -> None:
+        seen.hanging.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.cancelled.set()
+
+    seen.hang = hang
+    return seen
+
+
+@pytest.fixture
+async def url(seen: SimpleNamespace) -> AsyncIterator[str]:
+    """Where the models are served."""
+    async with App(project(seen)) as app, hosted(app) as (_, (host, port)):
+        yield f"http://{host}:{port}"
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[AsyncOpenAI]:
+    """The vendor's client."""
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        yield client
