@@ -62,9 +62,10 @@ async def test_runners_are_listed_with_what_they_offer() -> None:
             "calls": 0,
             "capacity": 9,
             "weight": 1.0,
+            "prefix_blocks": 0,
             "labels": {"zone": "a"},
             "commands": {"predict": 2, "chat": 1},
-        "workflows": [],
+            "workflows": [],
         }
         status, one = await answered(http, "GET", "/v2/runners/gpu-1")
         assert (status, one["name"]) == (200, "gpu-1")

@@ -119,6 +119,7 @@ class RunnerDoor:
             heartbeat_s=settings.heartbeat_s,
             resume_s=settings.resume_s,
             max_message=max(self._max_message - ROOM, self._max_message // 2),
+            prefix_blocks=settings.prefix_blocks,
         )
         try:
             await connection.send(encode_hello(welcome))

@@ -346,7 +346,7 @@ class Hub(Hosting):
             live.inputs = inputs = RelayedInput()
             if not live.start.more_input:
                 inputs.end()
-        destination = partial(self._open_on_runner, inputs, offer.idempotent and inputs is None)
+        destination = partial(self._open_on_runner, text, inputs, offer.idempotent and inputs is None)
         return self._forwarding.bind(bound, live, text, destination)
 
     async def everywhere(self, live: Live, text: bytes, run: Callable[[], Awaitable[object]]) -> object:
@@ -355,7 +355,7 @@ class Hub(Hosting):
 
     async def _open_everywhere(self, text: bytes, live: Live, opening: Callable[[], Open]) -> CallEverywhere:
         command, route = live.start.command, live.start.route
-        (await self.runners.slot(live)).release()  # so there is one
+        (await self.runners.slot(live, text)).release()  # so there is one
         runners = [runner for runner in self.runners.running(command) if runner.takes]
         if route is not None:
             runners = [runner for runner in runners if matches(runner, route)]
@@ -367,7 +367,7 @@ class Hub(Hosting):
         return CallEverywhere(runners, opening(), done)
 
     async def _open_on_runner(
-        self, inputs: RelayedInput | None, movable: bool, live: Live, opening: Callable[[], Open]
+        self, text: bytes, inputs: RelayedInput | None, movable: bool, live: Live, opening: Callable[[], Open]
     ) -> RoutedCall:
-        slot = await self.runners.slot(live)
-        return RoutedCall(slot, opening, partial(self.runners.slot, live) if movable else None, inputs)
+        find = partial(self.runners.slot, live, text)
+        return RoutedCall(await find(), opening, find if movable else None, inputs)

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from penstock.calls.admission import Admission, Need, Place
 from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode
-from penstock.gateway.choosing import choose, matches
+from penstock.gateway.choosing import Wanted, choose, matches
 from penstock.gateway.runner import Parting, Runner
-from penstock.protocol.messages import Route
 from penstock.protocol.runners import Offer
 
 _log = logging.getLogger("penstock.gateway")
@@ -67,9 +66,7 @@ class RunnerAdmission(Admission):
 
 @dataclass(eq=False)
 class _Waiter:
-    command: str
-    route: Route | None
-    not_on: Runner | None
+    wanted: Wanted
     slot: asyncio.Future[Slot]
 
 
@@ -176,19 +173,20 @@ class Registry:
         """Whether a runner other than this one takes calls of a command."""
         return any(other.takes for other in self.running(command) if other is not runner)
 
-    async def slot(self, live: Live, not_on: Runner | None = None) -> Slot:
+    async def slot(self, live: Live, text: bytes, not_on: Runner | None = None) -> Slot:
         """Return a place for a call, once there is one.
 
         Args:
+            text: Its input, JSON.
             not_on: Where it must not be.
 
         Raises:
             CallError: ``unavailable``; no runner that may take it is expected.
         """
-        command, route = live.start.command, live.start.route
-        if not self._waiters and (slot := self._take(command, route, not_on)) is not None:
+        wanted = Wanted(live.start.command, live.start.route, not_on, text)
+        if not self._waiters and (slot := self._take(wanted)) is not None:
             return slot
-        waiter = _Waiter(command, route, not_on, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(wanted, asyncio.get_running_loop().create_future())
         self._waiters[waiter] = None
         self.serve()
         try:
@@ -206,29 +204,29 @@ class Registry:
         for waiter in tuple(self._waiters):
             if waiter.slot.done():
                 continue
-            slot = self._take(waiter.command, waiter.route, waiter.not_on)
+            slot = self._take(waiter.wanted)
             if slot is not None:
                 waiter.slot.set_result(slot)
-            elif (error := self._hopeless(waiter)) is not None:
+            elif (error := self._hopeless(waiter.wanted)) is not None:
                 waiter.slot.set_exception(error)
 
-    def _take(self, command: str, route: Route | None, not_on: Runner | None) -> Slot | None:
-        runner = choose(self.running(command), command, route, not_on)
+    def _take(self, wanted: Wanted) -> Slot | None:
+        runner = choose(self.running(wanted.command), wanted)
         if runner is None:
             return None
-        runner.used[command] += 1
+        runner.used[wanted.command] += 1
         runner.load += 1
-        return Slot(runner, command, self._freed)
+        return Slot(runner, wanted.command, self._freed)
 
     def _freed(self, runner: Runner) -> None:
         if not runner.takes:
             self._resized(runner)
         self.serve()
 
-    def _hopeless(self, waiter: _Waiter) -> CallError | None:
-        expected = [runner for runner in self.running(waiter.command) if runner.expected]
-        if any(matches(runner, waiter.route) for runner in expected if runner is not waiter.not_on):
+    def _hopeless(self, wanted: Wanted) -> CallError | None:
+        expected = [runner for runner in self.running(wanted.command) if runner.expected]
+        if any(matches(runner, wanted.route) for runner in expected if runner is not wanted.not_on):
             return None
-        what = "with the labels it asks for " if expected and waiter.not_on is None else ""
-        text = f"no runner {what}takes {waiter.command}; try again"
+        what = "with the labels it asks for " if expected and wanted.not_on is None else ""
+        text = f"no runner {what}takes {wanted.command}; try again"
         return CallError(text, ErrorCode.UNAVAILABLE, retry_after_s=5)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from penstock.calls.clock import Clock
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway.prefixes import RunnerPrefixes
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.runners import Offer
 from penstock.protocol.session import Cancel, Message, Open
@@ -96,6 +97,8 @@ class Runner(ABC):
         """Those that it offers, ready to run."""
         self.default_command = ""
         """Of calls that name none, as it says; empty if it does not."""
+        self.prefixes = RunnerPrefixes(0)
+        """What its caches hold; nothing is known where its link does not say."""
         self.capacity = capacity
         self.weight = 1.0
         self.turn = 0.0  # grows with each call it is given, the slower the greater its weight

@@ -12,10 +12,12 @@ from penstock.calls.clock import Clock, Timer
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, LocalProtocolError, RemoteProtocolError
 from penstock.gateway.checking import check_items, check_object
+from penstock.gateway.prefixes import RunnerPrefixes
 from penstock.gateway.runner import Identity, Parting, Runner, Watcher
 from penstock.gateway.settings import GatewaySettings
 from penstock.protocol.runners import RunnerHello
 from penstock.protocol.session import (
+    Cached,
     Check,
     Checked,
     Close,
@@ -85,6 +87,7 @@ class RunnerLink(Runner):
         super().__init__(identity, offers, hello.capacity, clock, watcher)
         self.workflows = plan_offered(hello.workflows, offers)
         self.default_command = hello.default_command
+        self.prefixes = RunnerPrefixes(settings.prefix_blocks)
         self.link = SessionLink(tasks)
         self._settings = settings
         self._still_welcome = still_welcome
@@ -195,6 +198,8 @@ class RunnerLink(Runner):
             call = self._calls.get(message.request_id)
             if call is not None:  # else it has ended, or runs elsewhere
                 self._deliver(call, message)
+        elif isinstance(message, Cached):
+            self.prefixes.hear(message)
         elif isinstance(message, Ping):
             self.send(Pong(number=message.number))
         elif isinstance(message, Checked):
@@ -234,6 +239,7 @@ class RunnerLink(Runner):
             self._go_away("it does not answer")
             return
         self._unanswered += 1
+        self.prefixes.beat()
         self._plan(self._settings.heartbeat_s, self._beat)
         self._ping()
 

@@ -27,3 +27,7 @@ class GatewaySettings(BaseSettings):
     window: Annotated[
         int, Field(gt=0, description="How far a call on a runner may be ahead of the gateway.")
     ] = 256 * 1024
+    prefix_blocks: Annotated[
+        int,
+        Field(ge=0, description="Blocks of a runner's caches that are kept in mind, for routing; 0 is none."),
+    ] = 16_384

@@ -12,11 +12,13 @@ import msgspec
 from penstock.calls.clock import Clock, Timer
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ProtocolError
+from penstock.kv.held import HeldPrefixes
 from penstock.protocol.messages import CancelReason
 from penstock.protocol.runners import RunnerHello, Welcome
 from penstock.protocol.session import Close, Message, Ping, Pong
 from penstock.runner.dialling import Target, WireConnection, dial
 from penstock.runner.pausing import pause
+from penstock.runner.prefix_report import PrefixReport
 from penstock.runtime.app import App
 from penstock.runtime.session_link import SessionLink
 from penstock.runtime.supervisor import Backoff
@@ -43,10 +45,17 @@ class Line:
         hello: Who this is, and what it offers.
         clock: Tells the time.
         chance: A number from 0 to 1, for the waits between attempts.
+        held: What the gateway is told that caches here hold.
     """
 
     def __init__(
-        self, app: App, target: Target, hello: RunnerHello, clock: Clock, chance: Callable[[], float]
+        self,
+        app: App,
+        target: Target,
+        hello: RunnerHello,
+        clock: Clock,
+        chance: Callable[[], float],
+        held: HeldPrefixes,
     ) -> None:
         self._app = app
         self._target = target
@@ -54,6 +63,8 @@ class Line:
         self._clock = clock
         self._tasks = TaskOwner()
         self._backoff = Backoff(BACKOFF_S, BACKOFF_MOST_S, chance, fixed=0.0)
+        self._held = held
+        self._report = PrefixReport(held, self._send)
         self._link = SessionLink(self._tasks)
         self._calls: WorkingSide | None = None
         self._session = ""
@@ -146,6 +157,7 @@ class Line:
             connection.close(1000, "it dials again")
             self._connection = None
             self._link.detach()
+            self._report.stop()
             self._drop_timers()
         if connection.close_code == REMOVED:
             _log.warning("%s does not want this runner any more", self._target.url)
@@ -171,11 +183,12 @@ class Line:
             self._session, self._faults = welcome.session, 0
             self._link = SessionLink(self._tasks, max_message=welcome.max_message)
             max_item = welcome.max_message - min(ROOM, welcome.max_message // 2)
-            self._calls = WorkingSide(self._app, self._link, self._tasks, max_item)
+            self._calls = WorkingSide(self._app, self._link, self._tasks, max_item, self._held)
             if self._leaving:
                 self._send(Close())
         self._resume_s = welcome.resume_s
         self._link.attach(connection, welcome.received)
+        self._report.begin(self._link, welcome.prefix_blocks)
         self._silence = 0
         self._watch_over(connection, welcome.heartbeat_s)
         _log.info("connected to %s", self._target.url)
@@ -187,6 +200,7 @@ class Line:
         self._backoff.reset()
         for message in messages:
             self._heard(message)
+        self._report.tell()  # what could not be told while the gateway was behind
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, Ping):

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
+from penstock.kv.held import HeldPrefixes
 from penstock.protocol.runners import MAX_CONCURRENCY, RunnerHello, check_name
 from penstock.runner.dialling import target_of
 from penstock.runner.line import Line
@@ -57,6 +58,8 @@ class Runner:
         self._clock = clock or SystemClock()
         self._chance = chance
         self._tasks = TaskOwner()
+        self.held = HeldPrefixes()
+        """What its engines hold of prompts."""
         self.lines: list[Line] = []
         """One for each gateway, once it is started."""
         self.over = asyncio.Event()
@@ -84,7 +87,9 @@ class Runner:
         """
         await self._app.start()
         hello = await self._hello()
-        self.lines = [Line(self._app, target, hello, self._clock, self._chance) for target in self._targets]
+        self.lines = [
+            Line(self._app, target, hello, self._clock, self._chance, self.held) for target in self._targets
+        ]
         self._tasks.start(self._run_lines(), name="lines")
 
     async def drain(self) -> None:

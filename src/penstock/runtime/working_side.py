@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from penstock.calls import ambient
 from penstock.calls.live import Live
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode, ProtocolError
+from penstock.kv.held import AskedPrefix, HeldPrefixes
 from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import CancelReason, OnDisconnect, Start
 from penstock.protocol.session import (
@@ -32,13 +37,17 @@ class WorkingSide:
         sender: Takes what they yield.
         tasks: Owns what sends.
         max_item: Bytes that an item, or an answer, may have.
+        held: Where engines note which prompts they hold.
     """
 
-    def __init__(self, app: App, sender: Sender, tasks: TaskOwner, max_item: int) -> None:
+    def __init__(
+        self, app: App, sender: Sender, tasks: TaskOwner, max_item: int, held: HeldPrefixes | None = None
+    ) -> None:
         self._app = app
         self._sender = sender
         self._tasks = tasks
         self._max_item = max_item
+        self._held = held
         self._calls: dict[str, Outgoing] = {}
 
     def __len__(self) -> int:
@@ -87,13 +96,24 @@ class WorkingSide:
             key=request_id, correlation_id=message.correlation_id, trace_parent=message.trace_parent
         )
         try:
-            live = self._app.accept(_start_of(message), caller, request_id)
+            with self._noting(message.input):
+                live = self._app.accept(_start_of(message), caller, request_id)
         except (CallError, ProtocolError) as error:
             failure = Failure.of(error if isinstance(error, CallError) else _unreadable(error))
             self._sender.send(End(request_id=request_id, error=failure))
             return
         self._calls[request_id] = Outgoing(self._sender, live, message.window, self._max_item)
         self._tasks.start(self._run(live), name=f"send {request_id}")
+
+    @contextmanager
+    def _noting(self, text: bytes) -> Iterator[None]:
+        """Have the engine that answers a call, whose task begins in here, note that it holds its prompt."""
+        asked = None if self._held is None else AskedPrefix(self._held, text)
+        token = ambient.asked_prefix.set(asked)
+        try:
+            yield
+        finally:
+            ambient.asked_prefix.reset(token)
 
     async def _run(self, live: Live) -> None:
         try:
