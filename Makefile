@@ -14,13 +14,16 @@ export PYTHON2
 TORCH ?= .venv-torch
 TORCH_WHEEL ?= torch==2.13.0
 
+# Where `make test-formats` runs.
+LOADERS ?= .venv-formats
+
 # What `make test-all` runs on, and for how long `make fuzz` tries each parser.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all cancels test-transformers wheel-test fuzz lint run bench model autobahn clean
+.PHONY: help demo test test-all cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +31,7 @@ help:
 	@echo "make test        run all tests"
 	@echo "make test-all    ... on every Python from 3.10 on that is here"
 	@echo "make test-transformers  the engine transformers, on torch (a large download)"
+	@echo "make test-formats  annotations as other tools read them (a large download)"
 	@echo "make cancels     cancel 10,000 calls on one SGLang server"
 	@echo "make wheel-test  ... against the wheel"
 	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
@@ -70,6 +74,17 @@ $(TORCH)/.ready: pyproject.toml scripts/venv.sh
 
 test-transformers: $(TORCH)/.ready
 	@OMP_NUM_THREADS=2 $(TORCH)/bin/python -m pytest tests/transformers_engine
+
+# Other tools' readers are large, and hold back numpy.
+$(LOADERS)/.ready: pyproject.toml scripts/venv.sh tests/format_loaders/requirements.txt
+	@scripts/venv.sh $(LOADERS) $(PYTHON)
+	@echo "installing penstock with readers of annotations into $(LOADERS)"
+	@$(LOADERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[auto-annotation]' \
+		--requirement tests/format_loaders/requirements.txt
+	@touch $@
+
+test-formats: $(LOADERS)/.ready
+	@$(LOADERS)/bin/python -m pytest tests/format_loaders
 
 cancels: $(READY)
 	@PENSTOCK_CANCELS=10000 $(BIN)/python -m pytest --timeout 900 tests/engines/test_sglang_many.py

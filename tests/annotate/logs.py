@@ -12,6 +12,7 @@ from PIL import Image
 
 from penstock.annotate import rle
 from penstock.annotate.formats.dataset import Dataset
+from penstock.annotate.formats.registry import FORMATS
 from penstock.annotate.log import LOG
 from penstock.annotate.manifests import MANIFEST, save
 from penstock.annotate.records import (
@@ -135,9 +136,9 @@ def write_log(folder: Path, **choice: bool) -> Path:
     return folder / LOG
 
 
-def draw(data: Dataset, folder: Path) -> None:
-    """Write a grey picture for each frame, for loaders that look at them."""
+def draw(name: str, data: Dataset, folder: Path) -> None:
+    """Write a grey picture for each frame, where readers of a format look for it."""
     for shot in data.shots():
-        path = folder / shot.file_name
+        path = folder / FORMATS[name].picture(shot)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (shot.frame.w, shot.frame.h), (90, 90, 90)).save(path)

@@ -89,20 +89,30 @@ def test_regions_without_an_area_are_counted(name: str, tmp_path: Path) -> None:
 
 def test_names_of_pictures_are_their_own() -> None:
     still = {"pts": None, "tb": "1/1", "w": 4, "h": 4, "src": "s"}
-    names = ["a.png", "a_000001.png", "../../etc/x:y.png", "a.mp4", "b.mp4", "b.mkv"]
+    names = ["a.png", "a.jpg", "a_000001.png", "../../etc/x:y.png", "a.mp4", "b.mp4", "b.mkv"]
     moments = [
         Frame(name=name, frame=n, t=str(n), **still)
         for name in names
-        for n in range(2 if "png" not in name else 1)
+        for n in range(1 if name.endswith("g") else 2)
     ]
-    assert [shot.file_name for shot in Dataset(lambda: moments).shots()] == [
+    shots = list(Dataset(lambda: moments).shots())
+    assert [shot.file_name for shot in shots] == [
         "a.png",
+        "a.jpg",
         "a_000001.png",
         "up/up/etc/x_y.png",
-        *("a.mp4_000000.png", "a.mp4_000001.png"),
+        *("a_mp4_000000.png", "a_mp4_000001.png"),
         *("b_000000.png", "b_000001.png"),
-        *("b.mkv_000000.png", "b.mkv_000001.png"),
+        *("b_mkv_000000.png", "b_mkv_000001.png"),
     ]
+    assert [shot.stem for shot in shots][:4] == ["a", "a_jpg", "a_000001", "up/up/etc/x_y"]
+    assert [shot.flat_name for shot in shots][:4] == [
+        "a.png",
+        "a_jpg.jpg",
+        "a_000001.png",
+        "up__up__etc__x_y.png",
+    ]
+    assert len({shot.flat for shot in shots}) == len({shot.stem for shot in shots}) == len(shots)
 
 
 def test_a_format_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def said(name: str, folder: Path) -> str:
 @pytest.mark.parametrize("what", COCO)
 def test_coco(what: str, tmp_path: Path) -> None:
     FORMATS["coco"].write(dataset(), tmp_path)
-    path = tmp_path / "annotations.json"
+    path = tmp_path / "annotations/instances_train.json"
     document = json.loads(path.read_text())
     spoil, fault = COCO[what]
     spoil(document)

@@ -105,6 +105,10 @@ class Format(ABC):
             files, frames, regions, {what: count for what, count in sorted(losses.items()) if count}
         )
 
+    def picture(self, shot: Shot) -> str:
+        """Return where in the folder readers look for a picture; not all look."""
+        return f"images/{shot.file_name}"
+
     def check(self, folder: Path, most: int = 100) -> list[Fault]:
         """Return what is wrong with what stands in a folder, up to a number of faults."""
         return [fault for _, fault in zip(range(most), self.faults(folder), strict=False)]

@@ -18,7 +18,7 @@ from penstock.annotate.formats.geometry import area_of, is_plain, keypoints_of, 
 from penstock.annotate.formats.writing import number, numbers, opened, write_list, write_members
 from penstock.annotate.records import Region
 
-FILE = "annotations.json"
+FILE = "annotations/instances_train.json"
 RESULTS = "results.json"
 _SAYS = frozenset(
     {"shape", "rotated", "holes", "parts", "keypoints", "score", "track", "text", "attributes", "origin"}
@@ -39,6 +39,9 @@ class Coco(Format):
 
     def faults(self, folder: Path) -> Iterator[Fault]:
         return check_dataset(folder, FILE)
+
+    def picture(self, shot: Shot) -> str:
+        return f"images/train/{shot.file_name}"
 
     def _annotations(self, data: Dataset) -> Iterator[dict[str, Any]]:
         categories = {label: place for place, label in enumerate(data.survey.labels, 1)}

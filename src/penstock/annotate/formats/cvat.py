@@ -51,8 +51,8 @@ class CvatImages(Format):
         return check_images(folder, FILE)
 
 
-def write_meta(xml: Xml, data: Dataset, mode: str, size: int) -> None:
-    """Write what the labels are, and their attributes."""
+def write_meta(xml: Xml, data: Dataset, mode: str, size: int, picture: tuple[int, int] | None = None) -> None:
+    """Write what the labels are, and their attributes; of a video also the size of its pictures."""
     attributes = attribute_names(data)
     with xml.inside("meta"), xml.inside("task"):
         xml.leaf("name", "penstock")
@@ -66,6 +66,10 @@ def write_meta(xml: Xml, data: Dataset, mode: str, size: int) -> None:
                     with xml.inside("attributes"):
                         for name in attributes:
                             _write_attribute(xml, name)
+        if picture:
+            with xml.inside("original_size"):
+                xml.leaf("width", picture[0])
+                xml.leaf("height", picture[1])
 
 
 def attribute_names(data: Dataset) -> list[str]:

@@ -74,7 +74,7 @@ def _write(xml: Xml, data: Dataset, name: str, shots: Iterable[Shot], losses: Co
     )
     with xml.inside("annotations"):
         xml.leaf("version", "1.1")
-        write_meta(xml, data, "interpolation", size)
+        write_meta(xml, data, "interpolation", size, data.survey.sizes[name])
         for number, (key, shapes) in enumerate(_tracks(shots, data, losses)):
             _write_track(xml, number, key, shapes, size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain, count
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -14,17 +15,25 @@ _THIN = 1e-5
 
 
 class Shot(NamedTuple):
-    """A frame, its number among all that are written (from 1), and the name of its picture."""
+    """A frame, its number among all that are written (from 1), and what its picture is called.
+
+    Attributes:
+        file_name: Its picture, with folders.
+        stem: The same without what stands for its kind; of no two frames the same.
+        flat: A name without folders and kind, for formats that go by those; of no two frames the same.
+    """
 
     frame: Frame
     number: int
     file_name: str
+    stem: str
+    flat: str
     source: Source
 
     @property
-    def stem(self) -> str:
-        """The file name without what stands for its kind."""
-        return PurePosixPath(self.file_name).with_suffix("").as_posix()
+    def flat_name(self) -> str:
+        """The picture by its flat name."""
+        return self.flat + PurePosixPath(self.file_name).suffix
 
     @property
     def regions(self) -> list[Region]:
@@ -85,7 +94,12 @@ class Dataset:
         """Yield every frame, in the order of the log."""
         for number, frame in enumerate(self._frames(), 1):
             source = self.sources[frame.name]
-            yield Shot(frame, number, self._file_name(source, frame), source)
+            stem, flat = self.stems[frame.name], self._flat[frame.name]
+            if source.kind == "image":
+                yield Shot(frame, number, _safe(frame.name), stem, flat, source)
+            else:
+                place = f"_{frame.frame:06d}"
+                yield Shot(frame, number, f"{stem}{place}.png", f"{stem}{place}", f"{flat}{place}", source)
 
     @cached_property
     def sources(self) -> Mapping[str, Source]:
@@ -107,25 +121,36 @@ class Dataset:
 
     @cached_property
     def stems(self) -> Mapping[str, str]:
-        """What files with several frames are called in the names of pictures; also folders, for videos."""
-        taken = {_safe(name) for name, source in self.sources.items() if source.kind == "image"}
-        stems: dict[str, str] = {}
-        for name, source in self.sources.items():
-            if source.kind == "image":
-                continue
-            short, whole = PurePosixPath(_safe(name)).with_suffix("").as_posix(), _safe(name)
-            free = (one for one in (short, whole, f"{whole}-{len(stems)}") if _is_free(one, taken, stems))
-            stems[name] = next(free)
-        return stems
+        """What files are called in the names of pictures; of videos also the names of folders."""
+        return self._named(_safe)
 
-    def _file_name(self, source: Source, frame: Frame) -> str:
-        if source.kind == "image":
-            return _safe(source.name)
-        return f"{self.stems[source.name]}_{frame.frame:06d}.png"
+    @cached_property
+    def _flat(self) -> Mapping[str, str]:
+        return self._named(lambda name: _safe(name).replace("/", "__"))
+
+    def _named(self, path: Callable[[str], str]) -> Mapping[str, str]:
+        """Return the files by paths without what stands for their kind, no two pictures the same."""
+        found: dict[str, str] = {}
+        taken: set[str] = set()
+        # A picture may be called what a frame of a video is: the video gets another name.
+        for name, source in sorted(self.sources.items(), key=lambda item: item[1].kind != "image"):
+            whole = path(name)
+            tries = chain(
+                (_short(whole), whole.replace(".", "_")), (f"{whole}-{number}" for number in count(2))
+            )
+            several = source.kind != "image"
+            found[name] = next(one for one in tries if not _is_taken(one, taken, several))
+            taken.add(found[name])
+        return found
 
 
-def _is_free(stem: str, images: Iterable[str], stems: Mapping[str, str]) -> bool:
-    return stem not in stems.values() and not any(name.startswith(f"{stem}_") for name in images)
+def _short(path: str) -> str:
+    head, _, kind = path.rpartition(".")
+    return head if head and "/" not in kind else path
+
+
+def _is_taken(stem: str, taken: set[str], several: bool) -> bool:
+    return stem in taken or (several and any(one.startswith(f"{stem}_") for one in taken))
 
 
 def _safe(name: str) -> str:

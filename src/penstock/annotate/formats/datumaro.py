@@ -69,6 +69,9 @@ class Datumaro(Format):
             seen.add(item["id"])
             yield from (Fault(FILE, where, what) for what in _item_faults(item, labels))
 
+    def picture(self, shot: Shot) -> str:
+        return f"images/train/{shot.file_name}"
+
 
 def _item(shot: Shot, labels: dict[str, int]) -> dict[str, Any]:
     tags = [

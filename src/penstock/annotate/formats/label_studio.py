@@ -57,7 +57,7 @@ class LabelStudio(Format):
 def write_config(file: Any, data: Dataset) -> None:
     """Write the labelling config."""
     labels = data.survey.labels
-    xml = Xml(file)
+    xml = Xml(file, declared=False)
     with xml.inside("View"):
         xml.leaf("Image", name="image", value="$image")
         for name, tag in CONTROLS.values():

@@ -29,12 +29,14 @@ class Voc(Format):
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
         with opened(folder / NAMES) as names:
             for shot in data.shots():
-                path = folder / ANNOTATIONS / f"{shot.stem}.xml"
+                path = folder / ANNOTATIONS / f"{shot.flat}.xml"
                 with opened(path) as file:
                     _write(Xml(file), shot)
                 whole = (one == floor(one) for region in shot.regions for one in shot.clipped(region.box))
                 losses["numbers of boxes rounded to whole pixels, outwards"] += sum(not one for one in whole)
-                names.write(f"{shot.stem}\n")
+                changed = sum(region.label != _plain(region.label) for region in shot.regions)
+                losses["labels in which colons and line ends became underlines"] += changed
+                names.write(f"{shot.flat}\n")
                 yield path
         yield folder / NAMES
         with opened(folder / LABELS) as file:
@@ -62,6 +64,9 @@ class Voc(Format):
                 continue
             yield from (Fault(path, where, what) for where, what in _document_faults(root, name, set(labels)))
 
+    def picture(self, shot: Shot) -> str:
+        return f"JPEGImages/{shot.flat_name}"
+
 
 def one_based(box: Box) -> tuple[int, int, int, int]:
     """Return the pixels a box touches: first and last column and row, the first of the image being 1."""
@@ -70,10 +75,9 @@ def one_based(box: Box) -> tuple[int, int, int, int]:
 
 
 def _write(xml: Xml, shot: Shot) -> None:
-    folder, _, name = shot.file_name.rpartition("/")
     with xml.inside("annotation"):
-        xml.leaf("folder", folder)
-        xml.leaf("filename", name)
+        xml.leaf("folder", "JPEGImages")
+        xml.leaf("filename", shot.flat_name)
         with xml.inside("source"):
             xml.leaf("database", "Unknown")
         with xml.inside("size"):
@@ -82,7 +86,7 @@ def _write(xml: Xml, shot: Shot) -> None:
         xml.leaf("segmented", 0)
         for region in shot.regions:
             with xml.inside("object"):
-                facts = {"name": region.label, "pose": "Unspecified", "truncated": 0, "difficult": 0}
+                facts = {"name": _plain(region.label), "pose": "Unspecified", "truncated": 0, "difficult": 0}
                 for key, fact in facts.items():
                     xml.leaf(key, fact)
                 with xml.inside("bndbox"):
@@ -95,10 +99,7 @@ def _plain(label: str) -> str:
 
 
 def _document_faults(root: ElementTree.Element, name: str, labels: set[str]) -> Iterator[tuple[str, str]]:
-    folder, _, stem = name.rpartition("/")
-    if (root.findtext("filename") or "").rpartition(".")[0] != stem or (
-        root.findtext("folder") or ""
-    ) != folder:
+    if (root.findtext("filename") or "").rpartition(".")[0] != name:
         yield "filename", "it is not the file's that lists it"
     size = [_whole(root.findtext(f"size/{key}")) for key in ("width", "height", "depth")]
     if None in size or min(one or 0 for one in size) < 1:
@@ -106,7 +107,7 @@ def _document_faults(root: ElementTree.Element, name: str, labels: set[str]) -> 
         return
     for number, thing in enumerate(root.iterfind("object"), 1):
         where = f"object {number}"
-        if _plain(thing.findtext("name") or "") not in labels - {"background"}:
+        if thing.findtext("name") not in labels - {"background"}:
             yield where, f"there is no label {thing.findtext('name')!r}"
         if {thing.findtext("difficult"), thing.findtext("truncated")} - {"0", "1"}:
             yield where, "difficult and truncated should be 0 or 1"

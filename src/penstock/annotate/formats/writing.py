@@ -69,12 +69,14 @@ class Xml:
 
     Args:
         file: Where to.
+        declared: It begins with what XML it is; some readers of text refuse that.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, declared: bool = True) -> None:
         self._file = file
         self._open: list[str] = []
-        file.write('<?xml version="1.0" encoding="utf-8"?>\n')
+        if declared:
+            file.write('<?xml version="1.0" encoding="utf-8"?>\n')
 
     @contextmanager
     def inside(self, name: str, /, **attributes: object) -> Iterator[None]:

@@ -38,11 +38,11 @@ class YoloDetection(Format):
         with opened(folder / BESIDE) as beside:
             for shot in data.shots():
                 rows = self._rows(shot, data, classes, losses)
-                with opened(folder / LABELS / f"{shot.stem}.txt") as file:
+                with opened(folder / LABELS / f"{shot.flat}.txt") as file:
                     file.writelines(f"{row}\n" for row in rows)
                 facts = [_facts(region) for region in rows.values()]
-                beside.write(f"{text_of({'image': shot.file_name, 'rows': facts})}\n")
-                yield folder / LABELS / f"{shot.stem}.txt"
+                beside.write(f"{text_of({'image': shot.flat_name, 'rows': facts})}\n")
+                yield folder / LABELS / f"{shot.flat}.txt"
         yield folder / BESIDE
         with opened(folder / YAML) as file:
             yaml.safe_dump(self._yaml(data), file, sort_keys=False, allow_unicode=True)
@@ -50,6 +50,9 @@ class YoloDetection(Format):
 
     def faults(self, folder: Path) -> Iterator[Fault]:
         return check_folder(folder, YAML, LABELS, BESIDE, self.task)
+
+    def picture(self, shot: Shot) -> str:
+        return f"images/train/{shot.flat_name}"
 
     def values(
         self, region: Region, shot: Shot, data: Dataset, losses: Counter[str]
