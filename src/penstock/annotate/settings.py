@@ -68,7 +68,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 
     def as_json(self) -> dict[str, Any]:
         """Return them as they stand in a manifest."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: value for name, value in fields.items() if name not in ("models", "limits")} | {
-            "models": fields["models"]
-        }
+        # By way of text, so that they are the same when they are read again.
+        fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return {name: value for name, value in fields.items() if name != "limits"}

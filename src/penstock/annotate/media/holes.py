@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NamedTuple
 
 from penstock.annotate.media.child import Speaker
 from penstock.annotate.media.messages import Hole, Hurt
@@ -12,48 +13,70 @@ NEAR = 30  # frames; damage closer together than this is one interval
 SLACK = Fraction(1)  # seconds that a file may end before it says it does
 
 
+class _Leap(NamedTuple):
+    """From one frame to the next: the number of the second, and the seconds of both."""
+
+    number: int
+    begin: Fraction | None
+    end: Fraction | None
+
+    @property
+    def size(self) -> Fraction:
+        return Fraction(0) if self.begin is None or self.end is None else self.end - self.begin
+
+
 class Holes:
     """Joins bad packets to intervals.
 
+    A decoder gives frames later than it takes packets; where some are missing is where time makes a leap.
+
     Args:
-        speaker: Told each when it is over.
+        speaker: Told each interval when it is over.
     """
 
     def __init__(self, speaker: Speaker) -> None:
         self._speaker = speaker
         self._packets = 0
-        self._begin: Fraction | None = None  # the last frame before the interval that is open
-        self._behind: tuple[int, Fraction] | None = None  # the first frame behind its last bad packet
+        self._since = 0  # frames since the last bad packet
         self._last: Fraction | None = None
+        self._leap: _Leap | None = None
         self.any = False
 
     def bad(self) -> None:
         """A packet could not be decoded."""
-        if not self._packets:
-            self._begin = self._last
         self._packets += 1
-        self._behind = None
+        self._since = 0
+        self.corrupt()
+
+    def corrupt(self) -> None:
+        """Something is wrong, if only with the pixels of a frame."""
         if not self.any:
             self.any = True
             self._speaker.say(Hurt())
 
     def frame(self, number: int, seconds: Fraction) -> None:
         """A frame was decoded."""
-        self._last = seconds
+        before, self._last = self._last, seconds
         if not self._packets:
             return
-        if self._behind is None:
-            self._behind = (number, seconds)
-        elif number - self._behind[0] >= NEAR:
-            self.close(number)
+        leap = _Leap(number, before, seconds)
+        if self._leap is None or leap.size > self._leap.size:
+            self._leap = leap
+        self._since += 1
+        if self._since > NEAR:
+            self.close(number + 1)
 
     def close(self, frames: int) -> None:
-        """Tell of the interval that is open, if one is."""
+        """Tell of the interval that is open, if one is.
+
+        Args:
+            frames: How many frames there were by now.
+        """
         if not self._packets:
             return
-        number, seconds = self._behind or (frames, None)
-        self._say(number, self._begin, seconds, self._packets)
-        self._packets, self._behind = 0, None
+        leap = self._leap or _Leap(frames, self._last, None)
+        self._say(leap.number, leap.begin, leap.end, self._packets)
+        self._packets, self._leap = 0, None
 
     def end(self, frames: int, end: Fraction, gap: Fraction, declared: Fraction | None) -> None:
         """The file is over.

@@ -79,8 +79,8 @@ class _Reading:
     def goes_on(self, back: int) -> bool:
         """Seek the frame behind which the job goes on, and read from there; returns whether that can be.
 
-        A seek is believed only if it came out before that frame and then met it: where it does, the frames
-        behind it are the same as if they were read from the start.
+        A seek is believed only if it came out before that frame and then met it, and it alone has its time:
+        where that is so, the frames behind it are the same as if they were read from the start.
         """
         after = self._job.after
         assert after is not None
@@ -113,17 +113,26 @@ class _Reading:
         except _BROKEN:
             return
         with closing(self._decoded(container, stream)) as frames:
-            first = True
+            before: int | None = None
             for frame in frames:
-                if frame.pts is None or (first and frame.pts > pts) or self._holes.any:
+                if frame.is_corrupt:
+                    self._holes.corrupt()
+                if frame.pts is None or frame.pts > pts or self._holes.any or frame.pts == before:
                     return
                 if frame.pts == pts:
-                    yield frame
+                    if before is None:
+                        return  # another with the same time may stand before it
                     break
-                first = False
+                before = frame.pts
             else:
                 return
-            yield from frames
+            behind = next(frames, None)
+            if behind is not None and behind.pts == pts:
+                return  # which of the two it is cannot be told
+            yield frame
+            if behind is not None:
+                yield behind
+                yield from frames
 
     # -- packets -------------------------------------------------------------------------------------
 
@@ -135,7 +144,7 @@ class _Reading:
             while True:
                 try:
                     packet = next(packets, None)
-                except _BROKEN:
+                except (*_BROKEN, IndexError):  # the last: PyAV, of a stream that was not announced
                     self._holes.bad()
                     yield from self._flushed(stream)
                     return
@@ -175,6 +184,8 @@ class _Reading:
         seconds, guessed = self._timing.of(frame)
         if seconds > self._job.limits.seconds:
             raise Unreadable(f"it is longer than the {self._job.limits.seconds} s allowed")
+        if frame.is_corrupt:
+            self._holes.corrupt()
         self._holes.frame(number, seconds)
         keyframe = bool(frame.key_frame)
         wanted = self._sampler.wants(number, seconds, keyframe, lambda: self._grey(frame))
