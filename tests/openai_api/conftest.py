@@ -15,6 +15,8 @@ from penstock import CommandError, Runtime, current_call
 from penstock.protocol.events import EngineReport, EventUsage
 from penstock.runtime.app import App
 
+Json = dict[str, Any]
+
 
 def project(seen: SimpleNamespace) -> Runtime:
     rt = Runtime()
@@ -41,16 +43,12 @@ def project(seen: SimpleNamespace) -> Runtime:
         )
 
     @rt.streaming_command("act", openai="chat")
-    async def act(
-        messages: list[dict[str, Any]], tools: list[dict[str, Any]]
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def act(messages: list[Json], tools: list[Json]) -> AsyncIterator[Json]:
         """Call the first tool, in three pieces, after a thought."""
         name = tools[0]["function"]["name"]
         yield {"chunk": "", "reasoning": "let me see"}
-        yield {
-            "chunk": "",
-            "tool_calls": [{"index": 0, "id": "t1", "type": "function", "function": {"name": name}}],
-        }
+        call = {"index": 0, "id": "t1", "type": "function", "function": {"name": name}}
+        yield {"chunk": "", "tool_calls": [call]}
         for piece in ('{"a"', ": 1}"):
             yield {"chunk": "", "tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 

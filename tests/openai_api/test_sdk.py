@@ -134,9 +134,13 @@ async def test_what_fails_before_the_first_item_has_a_status(client: AsyncOpenAI
 
 async def test_what_fails_later_ends_the_stream_with_an_error(client: AsyncOpenAI) -> None:
     said = []
-    with pytest.raises(openai.APIError, match="as asked") as failed:
+
+    async def listen() -> None:
         async for chunk in await client.chat.completions.create(**asking("one fail"), stream=True):
             said.append(chunk.choices[0].delta.content)
+
+    with pytest.raises(openai.APIError, match="as asked") as failed:
+        await listen()
     assert (said, failed.value.code) == (["", "one"], "unavailable")
 
 
