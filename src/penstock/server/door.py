@@ -97,7 +97,27 @@ class Door:
         Raises:
             CallError: As for ``enter``.
         """
-        token, keys = self._socket_token(scope), self.keys
+        return self.enter_host_with(self._socket_token(scope))
+
+    def enter_with(self, token: str | None, asked: Caller) -> Caller:
+        """Return who calls with a key that came neither over HTTP nor over a WebSocket.
+
+        Args:
+            token: The key.
+            asked: What else is known of the request.
+
+        Raises:
+            CallError: ``unauthenticated`` or ``permission_denied``.
+        """
+        return _everybody(asked) if self.keys is None else _known(self.keys, token, "", asked)
+
+    def enter_host_with(self, token: str | None) -> Guest:
+        """Return the host that offers commands with a key.
+
+        Raises:
+            CallError: ``unauthenticated`` or ``permission_denied``.
+        """
+        keys = self.keys
         if keys is None:
             return Guest("", None, lambda: True)
         key = None if token is None else keys.find(token)
