@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -11,10 +12,11 @@ from msgspec import UNSET
 from pydantic import Field, GetPydanticSchema, PositiveInt, model_validator
 from typing_extensions import NotRequired, Self, TypedDict
 
+from penstock.calls.engine_cache import KVNeed
 from penstock.engines.base import Engine, conversation, raise_if_failed, report_end
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import OpenAIKind
-from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent
+from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, StreamEvent, WireModel, request_to_engine
 from penstock.runtime.context import current_call
 from penstock.runtime.runtime import Runtime
@@ -22,6 +24,7 @@ from penstock.runtime.runtime import Runtime
 Temperature: TypeAlias = Annotated[float, Field(ge=0, le=2)]
 Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
 TopP: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+MAX_TOKENS = 256  # where a caller does not say
 _PLAIN = 3  # keys of an item that holds nothing but text
 EventItem: TypeAlias = Annotated[
     EngineEvent, GetPydanticSchema(lambda _, handler: handler.generate_schema(StreamEvent))
@@ -79,6 +82,7 @@ def serve_engine(runtime: Runtime, engine: Engine) -> None:
                 openai=openai,
                 model=engine.model if openai else None,
             )(function)
+            runtime.set_needs(function.__name__, partial(commands.need, function.__name__))
 
 
 class EngineCommands:
@@ -87,11 +91,35 @@ class EngineCommands:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def need(self, name: str, request_id: str, arguments: Mapping[str, Any]) -> KVNeed | None:
+        """Return the room in the engine's KV cache that a call needs; its generation will use that."""
+        kv = self._engine.kv
+        need = None if kv is None else self._engine.kv_need(self._asked(name, request_id, arguments))
+        return None if kv is None or need is None else kv.reserve(need)
+
+    def _asked(self, name: str, request_id: str, given: Mapping[str, Any]) -> EngineRequest:
+        """Return what a command asks of its engine, as far as it matters for its room."""
+        if name == "generate":
+            return msgspec.structs.replace(request_to_engine(given["request"]), request_id=request_id)
+        messages: Sequence[dict[str, Any]] | None = None
+        if name == "predict":
+            messages = conversation(given["prompt"], given.get("system_prompt"))
+        elif name == "chat":
+            messages = [message.model_dump(exclude_none=True) for message in given["messages"]]
+        return EngineRequest(
+            request_id=request_id,
+            trace_id=request_id,
+            model=self._engine.model,
+            prompt=given.get("prompt", ""),
+            max_tokens=given.get("max_tokens", MAX_TOKENS),
+            messages=None if messages is None else tuple(messages),
+        )
+
     async def predict(
         self,
         prompt: str,
         system_prompt: str | None = None,
-        max_tokens: PositiveInt = 256,
+        max_tokens: PositiveInt = MAX_TOKENS,
         temperature: Temperature | None = None,
         top_p: TopP | None = None,
         stop: str | list[str] | None = None,
@@ -111,7 +139,7 @@ class EngineCommands:
     async def chat(
         self,
         messages: Annotated[list[Turn], Field(min_length=1)],
-        max_tokens: PositiveInt = 256,
+        max_tokens: PositiveInt = MAX_TOKENS,
         temperature: Temperature | None = None,
         top_p: TopP | None = None,
         stop: str | list[str] | None = None,
@@ -141,7 +169,7 @@ class EngineCommands:
     async def complete(
         self,
         prompt: Annotated[str, Field(min_length=1)],
-        max_tokens: PositiveInt = 256,
+        max_tokens: PositiveInt = MAX_TOKENS,
         temperature: Temperature | None = None,
         top_p: TopP | None = None,
         stop: str | list[str] | None = None,

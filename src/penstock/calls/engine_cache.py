@@ -136,6 +136,7 @@ class EngineCache:
         self._drain = DrainRate(monotonic)
         self._direct = Admission(_NO_BOUND, QUEUE, name, monotonic)
         self._closed = False
+        self._on_close: list[Callable[[], None]] = []
         self._prompt_tokens = self._cached_tokens = 0
 
     @property
@@ -239,6 +240,23 @@ class EngineCache:
         with LOCK:
             self._closed = True
             self._look_if_over()
+            ended, self._on_close = self._on_close, []
+        for listener in ended:
+            listener()
+
+    def on_close(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` when the engine is closed, at once if it is; in whichever thread, and it must not
+        raise or wait.
+
+        Returns:
+            A function that ends this.
+        """
+        with LOCK:
+            if not self._closed:
+                self._on_close.append(listener)
+                return lambda: self._on_close.remove(listener) if listener in self._on_close else None
+        listener()
+        return lambda: None
 
     # -- for needs -------------------------------------------------------------------------------------
 

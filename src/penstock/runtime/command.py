@@ -21,6 +21,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from penstock.calls.admission import Need
 from penstock.calls.budgets import Budgets
 from penstock.calls.inputs import InputStream
 from penstock.errors import AuthoringError
@@ -35,6 +36,8 @@ DEFAULT_SYNC_CONCURRENCY = 32
 DEFAULT_QUEUE = 256
 
 Function = Callable[..., Any]
+Needs = Callable[[str, Mapping[str, Any]], Need | None]
+"""Returns what a call needs beside its permit, by its request id and its arguments."""
 
 
 class Kind(Enum):
@@ -69,6 +72,7 @@ class Command:
         interrupt: Whether a cancel may throw ``CallInterrupted`` into the thread that runs it.
         openai: Which OpenAI-compatible route it serves.
         model: What it is called there, if not by its own name.
+        needs: What its calls need beside their permits, if they need anything.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Command:
     interrupt: bool = False
     openai: OpenAIKind | None = None
     model: str | None = None
+    needs: Needs | None = None
 
     @property
     def streaming(self) -> bool:
@@ -108,6 +113,10 @@ class BoundCommand:
     def queue(self) -> int:
         """How many more may wait."""
         return self.command.queue if self.settings.queue is None else self.settings.queue
+
+    def need(self, request_id: str, arguments: Mapping[str, Any]) -> Need | None:
+        """Return what a call needs beside its permit."""
+        return None if self.command.needs is None else self.command.needs(request_id, arguments)
 
     @property
     def isolation(self) -> Isolation:

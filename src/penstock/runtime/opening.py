@@ -158,17 +158,22 @@ class Opener:
         self._refuse_without_state(command)
         if listed:
             host.store.check(caller, start.task_id)
-        place = served.admissions[start.command].enter()
-        if start.command == INITIALIZE:
-            start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
-        live = self._accept(start, caller, command.budgets, request_id)
-        if command.input.stream is not None:
-            live.inputs = command.take_stream(arguments, start)
-        if listed:
-            host.store.add(live)
-        hold = self._hold(command, arguments, live, text)
-        context = CallContext(live, asyncio.get_running_loop())
-        command = served.isolation.route(command, live, text)
+        request_id = request_id or new_id()
+        place = served.admissions[start.command].enter(command.need(request_id, arguments))
+        try:
+            if start.command == INITIALIZE:
+                start = msgspec.structs.replace(start, on_disconnect=OnDisconnect(None))
+            live = self._accept(start, caller, command.budgets, request_id)
+            if command.input.stream is not None:
+                live.inputs = command.take_stream(arguments, start)
+            if listed:
+                host.store.add(live)
+            hold = self._hold(command, arguments, live, text)
+            context = CallContext(live, asyncio.get_running_loop())
+            command = served.isolation.route(command, live, text)
+        except BaseException:
+            place.leave()
+            raise
         return self._begin(Work(live, context, command, arguments, place, hold))
 
     def _hold(

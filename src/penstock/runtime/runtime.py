@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ import msgspec
 from penstock.errors import AuthoringError
 from penstock.protocol.dispatch import CommandDescription, Description, OpenAIKind
 from penstock.runtime.closing import close
-from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, bind, define
+from penstock.runtime.command import DEFAULT_QUEUE, BoundCommand, Command, Function, Needs, bind, define
 from penstock.runtime.manifest import Manifest, load_manifest
 from penstock.runtime.manifest_parts import NO_SETTINGS, Isolation
 from penstock.runtime.state import CLEANUP, INITIALIZE, STATE_NAMES, drop_state
@@ -120,6 +121,15 @@ class Runtime:
             model=model,
         )
         return self._decorator(name, make)
+
+    def set_needs(self, name: str, needs: Needs) -> None:
+        """Have the calls of a command wait until there is what they need beside their permits.
+
+        Args:
+            name: Of the command.
+            needs: Returns what a call needs, by its request id and its arguments; or None.
+        """
+        self._commands[name] = replace(self._commands[name], needs=needs)
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Have ``callback()`` called once when the app stops, after the state is closed; it may be async.
