@@ -1,17 +1,36 @@
-"""`penstock runner`: offer a project's commands to gateways."""
+"""`penstock runner`: offer a project's commands to gateways, or to a server of Clarifai's runners."""
 
 from __future__ import annotations
 
 import secrets
 import socket
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli.exits import Exit, fail
 from penstock.cli.failure import describe_failure
 from penstock.cli.logs import log_to_stderr
+from penstock.cli.runner_clarifai import (
+    Ca,
+    Clarifai,
+    ComputeClusterId,
+    Given,
+    Keepalive,
+    NodepoolId,
+    Pat,
+    RunnerId,
+    Threads,
+    UserId,
+    clarifai_runner,
+    refuse_without_packages,
+    server_url,
+)
 from penstock.cli.serving import Compat, Engine, Project, Workers, read_settings, run_loop
+
+if TYPE_CHECKING:
+    from penstock.runner.runner import Runner
+    from penstock.runtime.app import App
 
 Gateways = Annotated[
     list[str],
@@ -40,32 +59,61 @@ def runner(
     capacity: Capacity = None,
     workers: Workers = None,
     compat: Compat = True,
+    clarifai: Clarifai = None,
+    user_id: UserId = None,
+    compute_cluster_id: ComputeClusterId = None,
+    nodepool_id: NodepoolId = None,
+    runner_id: RunnerId = None,
+    pat: Pat = None,
+    threads: Threads = None,
+    ca: Ca = None,
+    keepalive: Keepalive = None,
 ) -> None:
-    """Offer a project's commands, or an engine's, to gateways, until Ctrl-C."""
+    """Offer a project's commands, or an engine's, to gateways or a server of Clarifai's, until Ctrl-C."""
     if project is None and engine is None:
         fail("name a project folder, or an engine with --engine llamacpp:smollm2-135m", Exit.USAGE)
-    if not gateways:
-        fail("name a gateway, such as --gateway ws://127.0.0.1:8000", Exit.USAGE)
+    url, labels = server_url(clarifai, gateways), _labels(label)
+    if url is None and not gateways:
+        fail("name a gateway, such as --gateway ws://127.0.0.1:8000, or a server with --clarifai", Exit.USAGE)
+    if url is not None:
+        refuse_without_packages()
     log_to_stderr()
 
     from penstock.compose import build_app
     from penstock.errors import PenstockError
-    from penstock.runner.runner import Runner
-    from penstock.runner.service import serve
+    from penstock.runner.service import Serving, serve
 
-    settings, labels = read_settings(workers=workers), _labels(label)
+    settings = read_settings(workers=workers)
+    dialling: Serving
     try:
         app = build_app(project, engine, settings, compat=compat)
+        if url is None:
+            dialling = _dialling(app, gateways, name, token, labels, capacity)
+        else:
+            ids = (user_id, compute_cluster_id, nodepool_id, runner_id)
+            dialling = clarifai_runner(app, project, Given(url, *ids, pat, threads, ca, keepalive))
     except PenstockError as error:
         fail(describe_failure(error, project))
-    try:
-        dialling = Runner(app, gateways, name or _own_name(), token=token, labels=labels, capacity=capacity)
-    except ValueError as error:
-        fail(str(error), Exit.USAGE)
     try:
         run_loop(serve(dialling, lambda words: print(words, flush=True)))
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything
         fail(describe_failure(error, project))
+
+
+def _dialling(
+    app: App,
+    gateways: list[str],
+    name: str | None,
+    token: str | None,
+    labels: dict[str, str],
+    capacity: int | None,
+) -> Runner:
+    from penstock.runner.runner import Runner
+
+    try:
+        return Runner(app, gateways, name or _own_name(), token=token, labels=labels, capacity=capacity)
+    except ValueError as error:
+        fail(str(error), Exit.USAGE)
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:
