@@ -7,7 +7,8 @@ call is the call's own affair.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
 
 from penstock.errors import FAULTS, CallError
 from penstock.protocol.call import Ending, State
@@ -18,6 +19,19 @@ from penstock.server.exchange import Exchange, Header, advice
 from penstock.server.keepalive import KeepAlive
 
 ACCEPTED = 0  # number of the frame that an answer follows
+
+
+class Readable(Protocol):
+    """What has numbered lines: a call, or what else can be followed."""
+
+    @property
+    def task_id(self) -> str | None:
+        """What the line says that it belongs to where reading breaks off."""
+        ...
+
+    def reader(self, after: int = -1) -> AbstractAsyncContextManager[FrameReader]:
+        """See ``LiveCall.reader``."""
+        ...
 
 
 class StreamForm(NamedTuple):
@@ -54,7 +68,7 @@ class Pump:
     def __init__(self, keepalive: KeepAlive) -> None:
         self._keepalive = keepalive
 
-    async def stream(self, exchange: Exchange, live: LiveCall, form: StreamForm, after: int = -1) -> None:
+    async def stream(self, exchange: Exchange, live: Readable, form: StreamForm, after: int = -1) -> None:
         """Write the frames behind number ``after`` as they come, until the terminal one.
 
         Raises:
@@ -67,7 +81,9 @@ class Pump:
             finally:
                 exchange.outlet.forget_gone()
 
-    async def _write(self, exchange: Exchange, reader: FrameReader, form: StreamForm, task_id: str) -> None:
+    async def _write(
+        self, exchange: Exchange, reader: FrameReader, form: StreamForm, task_id: str | None
+    ) -> None:
         await exchange.start(200, form.headers)
         more = True
         try:

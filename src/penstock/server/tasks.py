@@ -47,7 +47,7 @@ class TaskRoutes:
     async def events(self, exchange: Exchange, task_id: str) -> None:
         """`GET /tasks/{id}/events?after=N`: the frames behind number N (or all), then live ones."""
         live = self._dispatcher.find(task_id, exchange.caller)
-        form, after = stream_form(exchange), _after(exchange)
+        form, after = stream_form(exchange), asked_after(exchange)
         if exchange.scope["method"] == "HEAD":
             live.reader(after)  # refused as a GET would be, but nobody reads, and nobody leaves
             await exchange.start(200, form.headers)
@@ -56,7 +56,12 @@ class TaskRoutes:
             await self._pump.stream(exchange, live, form, after)
 
 
-def _after(exchange: Exchange) -> int:
+def asked_after(exchange: Exchange) -> int:
+    """Return the number behind which a stream is to be read, -1 for all of it.
+
+    Raises:
+        CallError: ``invalid_argument``: it is no number.
+    """
     query = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     text = query["after"][-1] if "after" in query else exchange.header(b"last-event-id")
     if text is None:
