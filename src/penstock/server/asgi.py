@@ -10,10 +10,11 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from penstock.calls.caches import CACHES
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
@@ -30,7 +31,9 @@ from penstock.server.exchange import (
     header_of,
 )
 from penstock.server.keepalive import KeepAlive
+from penstock.server.kv import KvRoutes
 from penstock.server.meta import Exposition, MetaRoutes, MetricsRoute
+from penstock.server.once import Once
 from penstock.server.openai.routes import OpenAIRoutes
 from penstock.server.openapi.document import document
 from penstock.server.pump import Pump
@@ -54,16 +57,38 @@ class Route(NamedTuple):
     handlers: Mapping[str, Handler]
 
 
+class Service(Protocol):
+    """Serves the same dispatcher in another language, on a port of its own."""
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            PenstockError: That cannot be.
+        """
+        ...
+
+    def drain(self) -> None:
+        """Take nobody more; calls that were accepted go on."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop; no call runs any more."""
+        ...
+
+
 class Extension(NamedTuple):
     """What somebody else answers on this server.
 
     Attributes:
         routes: Behind the same door as all; they look themselves at what their caller may do.
         hosts: WebSockets, by path, for hosts that offer commands.
+        services: What is served beside it, each made with the door that all go through.
     """
 
     routes: tuple[Route, ...] = ()
     hosts: Mapping[str, Callable[[Receive, Send, Guest], Awaitable[None]]] = {}
+    services: tuple[Callable[[Door], Service], ...] = ()
 
 
 class Application:
@@ -96,6 +121,7 @@ class Application:
         self._watches = TaskOwner()
         self._keepalive = KeepAlive(self._clock, self._settings.silent_s)
         self._pump = Pump(self._keepalive)
+        self._once = Once(dispatcher)
         self._sockets: set[Socket] = set()
         self.routes = (*self._routes(), *self._extension.routes)
         self._exact = {route.path: route.handlers for route in self.routes if "{" not in route.path}
@@ -181,7 +207,8 @@ class Application:
     def _routes(self) -> tuple[Route, ...]:
         meta = MetaRoutes(self._dispatcher)
         tasks = TaskRoutes(self._dispatcher, self._pump)
-        openai = OpenAIRoutes(self._dispatcher, self._keepalive, self._watches).table()
+        kv = KvRoutes(CACHES, self._pump)
+        openai = OpenAIRoutes(self._dispatcher, self._once, self._keepalive, self._watches).table()
         shown = () if self._exposition is None else (MetricsRoute(self._exposition),)
         return (
             Route("/v2/execute", {"POST": self._execute_v2}),
@@ -195,6 +222,8 @@ class Application:
             Route("/readyz", {"GET": meta.readyz}),
             Route("/startupz", {"GET": meta.startupz}),
             *(Route("/metrics", {"GET": metrics.show}) for metrics in shown),
+            Route("/v2/kv", {"GET": kv.show}),
+            Route("/v2/kv/events", {"GET": kv.events}),
             Route("/tasks", {"GET": tasks.list}),
             Route("/tasks/{id}", {"GET": tasks.show, "DELETE": tasks.cancel}),
             Route("/tasks/{id}/cancel", {"POST": tasks.cancel}),
@@ -227,10 +256,12 @@ class Application:
         await self._execute(exchange, WireForm.V2)
 
     async def _execute(self, exchange: Exchange, form: WireForm) -> None:
-        await self._run(exchange, read_start(exchange, await exchange.json_body(), form))
+        body = await exchange.json_body()
+        await self._run(exchange, body, read_start(exchange, body, form))
 
     async def _execute_workflow(self, exchange: Exchange) -> None:
-        await self._run(exchange, read_workflow_start(exchange, await exchange.json_body()))
+        body = await exchange.json_body()
+        await self._run(exchange, body, read_workflow_start(exchange, body))
 
     async def _openapi(self, exchange: Exchange) -> None:
         routes = [(method, route.path) for route in self.routes for method in route.handlers]
@@ -238,8 +269,8 @@ class Application:
         shown = document(described, routes, needs_key=self._door.keys is not None)
         await exchange.reply(200, msgspec.json.encode(shown))
 
-    async def _run(self, exchange: Exchange, start: Start) -> None:
-        live = await self._dispatcher.open(start, exchange.caller)
+    async def _run(self, exchange: Exchange, body: bytes, start: Start) -> None:
+        [live] = await self._once.open(exchange, body, start)
         if start.is_stream:
             await self._pump.stream(exchange, live, stream_form(exchange))
         else:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError
-from penstock.protocol.dispatch import Batch, Caller, Dispatcher, FrameReader, LiveCall
-from penstock.protocol.messages import CancelReason, Start
+from penstock.protocol.dispatch import Batch, FrameReader, LiveCall
 from penstock.protocol.openai_api.errors import error_of
 from penstock.server.exchange import Exchange
 
@@ -22,23 +21,6 @@ class Chosen(NamedTuple):
 
     number: int
     batch: Batch
-
-
-async def open_all(dispatcher: Dispatcher, starts: Sequence[Start], caller: Caller) -> list[LiveCall]:
-    """Open a call for each choice; all or none.
-
-    Raises:
-        CallError: One was refused.
-    """
-    calls: list[LiveCall] = []
-    try:
-        for start in starts:
-            calls.append(await dispatcher.open(start, caller))
-    except BaseException:
-        for call in calls:
-            call.cancel(CancelReason.CALLER)
-        raise
-    return calls
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ from penstock.protocol.dispatch import Batch, Dispatcher
 from penstock.protocol.messages import Start, WireForm
 from penstock.protocol.openai_api.requests import EmbeddingBody, read_openai
 from penstock.server.exchange import Exchange
-from penstock.server.openai.choices import fault_of, open_all, reading
+from penstock.server.once import Once
+from penstock.server.openai.choices import fault_of, reading
 from penstock.server.openai.models import find_model
 from penstock.server.requests import timeout_of
 
@@ -29,19 +30,22 @@ class EmbeddingRoutes:
     """Answers requests for vectors.
 
     Args:
-        dispatcher: What runs the calls.
+        dispatcher: Whose models they are.
+        once: Opens the calls.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, once: Once) -> None:
         self._dispatcher = dispatcher
+        self._once = once
 
     async def create(self, exchange: Exchange) -> None:
         """`POST /v1/embeddings`: turn texts into vectors."""
-        body = read_openai(await exchange.json_body(), EmbeddingBody)
+        text = await exchange.json_body()
+        body = read_openai(text, EmbeddingBody)
         model = find_model(await self._dispatcher.describe(), body.model, "embeddings")
         given = msgspec.json.encode(body.input_for(model.input_schema))
         start = Start(command=model.command, input=given, timeout_s=timeout_of(exchange))
-        [call] = await open_all(self._dispatcher, [start], exchange.caller)
+        [call] = await self._once.open(exchange, text, start)
         async with reading(exchange, [call]) as [reader]:
             async for batch in reader:
                 if (fault := fault_of(batch)) is not None:

@@ -18,7 +18,8 @@ from penstock.protocol.openai_api.requests import read_openai
 from penstock.protocol.openai_api.responses import CLOSING, OPENING, ResponseBody, ResponseForm
 from penstock.server.exchange import Exchange
 from penstock.server.keepalive import KeepAlive
-from penstock.server.openai.choices import Chosen, begun, chained, fault_of, open_all, reading, together
+from penstock.server.once import Once
+from penstock.server.openai.choices import Chosen, begun, chained, fault_of, reading, together
 from penstock.server.openai.models import find_model
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
@@ -49,19 +50,22 @@ class ResponseRoutes:
     """Answers requests for responses.
 
     Args:
-        dispatcher: What runs the calls.
+        dispatcher: Whose models they are.
+        once: Opens the calls.
         keepalive: Looks after silent streams.
         tasks: Owns what must run beside a request.
     """
 
-    def __init__(self, dispatcher: Dispatcher, keepalive: KeepAlive, tasks: TaskOwner) -> None:
+    def __init__(self, dispatcher: Dispatcher, once: Once, keepalive: KeepAlive, tasks: TaskOwner) -> None:
         self._dispatcher = dispatcher
+        self._once = once
         self._keepalive = keepalive
         self._tasks = tasks
 
     async def create(self, exchange: Exchange) -> None:
         """`POST /v1/responses`: answer once."""
-        body = read_openai(await exchange.json_body(), ResponseBody)
+        text = await exchange.json_body()
+        body = read_openai(text, ResponseBody)
         model = find_model(await self._dispatcher.describe(), body.model, "chat")
         form = ResponseForm(id=f"resp_{new_id()}", model=model.id, created=int(exchange.wall()))
         start = Start(
@@ -72,7 +76,8 @@ class ResponseRoutes:
             is_stream=True,
             timeout_s=timeout_of(exchange),
         )
-        calls = await open_all(self._dispatcher, [start], exchange.caller)
+        calls = await self._once.open(exchange, text, start)
+        form = msgspec.structs.replace(form, id=calls[0].task_id)  # it may be a response begun before
         async with reading(exchange, calls) as readers, aclosing(together(readers, self._tasks)) as batches:
             with self._keepalive.watching(readers[0]) as pulse:
                 if body.stream:

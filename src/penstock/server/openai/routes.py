@@ -12,6 +12,7 @@ from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Dispatcher
 from penstock.server.exchange import Exchange
 from penstock.server.keepalive import KeepAlive
+from penstock.server.once import Once
 from penstock.server.openai.embeddings import EmbeddingRoutes
 from penstock.server.openai.models import Model, models_of
 from penstock.server.openai.responses import ResponseRoutes
@@ -24,16 +25,17 @@ class OpenAIRoutes:
     """Answers OpenAI's clients.
 
     Args:
-        dispatcher: What runs the calls.
+        dispatcher: Whose models they are.
+        once: Opens the calls.
         keepalive: Looks after silent streams.
         tasks: Owns what must run beside a request.
     """
 
-    def __init__(self, dispatcher: Dispatcher, keepalive: KeepAlive, tasks: TaskOwner) -> None:
+    def __init__(self, dispatcher: Dispatcher, once: Once, keepalive: KeepAlive, tasks: TaskOwner) -> None:
         self._dispatcher = dispatcher
-        self._texts = TextRoutes(dispatcher, keepalive, tasks)
-        self._responses = ResponseRoutes(dispatcher, keepalive, tasks)
-        self._embeddings = EmbeddingRoutes(dispatcher)
+        self._texts = TextRoutes(dispatcher, once, keepalive, tasks)
+        self._responses = ResponseRoutes(dispatcher, once, keepalive, tasks)
+        self._embeddings = EmbeddingRoutes(dispatcher, once)
 
     def table(self) -> Mapping[str, Mapping[str, Handler]]:
         """Return what answers, by path and method."""

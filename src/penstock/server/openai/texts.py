@@ -25,8 +25,9 @@ from penstock.protocol.openai_api.requests import (
 )
 from penstock.server.exchange import Exchange
 from penstock.server.keepalive import KeepAlive
+from penstock.server.once import Once
 from penstock.server.openai.answers import Choice, chat_completion, text_completion, total_usage, usage_chunk
-from penstock.server.openai.choices import Chosen, begun, chained, fault_of, open_all, reading, together
+from penstock.server.openai.choices import Chosen, begun, chained, fault_of, reading, together
 from penstock.server.openai.models import Model, find_model
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
@@ -75,32 +76,37 @@ class TextRoutes:
     """Answers requests for text.
 
     Args:
-        dispatcher: What runs the calls.
+        dispatcher: Whose models they are.
+        once: Opens the calls.
         keepalive: Looks after silent streams.
         tasks: Owns what reads several calls at once.
     """
 
-    def __init__(self, dispatcher: Dispatcher, keepalive: KeepAlive, tasks: TaskOwner) -> None:
+    def __init__(self, dispatcher: Dispatcher, once: Once, keepalive: KeepAlive, tasks: TaskOwner) -> None:
         self._dispatcher = dispatcher
+        self._once = once
         self._keepalive = keepalive
         self._tasks = tasks
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /v1/chat/completions`: continue a conversation."""
-        body = read_openai(await exchange.json_body(), ChatBody)
+        text = await exchange.json_body()
+        body = read_openai(text, ChatBody)
         model = find_model(await self._dispatcher.describe(), body.model, "chat")
-        await self._run(exchange, Asked(model, body, [body.input_for(model.input_schema)], body.choices()))
+        asked = Asked(model, body, [body.input_for(model.input_schema)], body.choices())
+        await self._run(exchange, text, asked)
 
     async def complete(self, exchange: Exchange) -> None:
         """`POST /v1/completions`: continue a text, or several."""
-        body = read_openai(await exchange.json_body(), CompletionBody)
+        text = await exchange.json_body()
+        body = read_openai(text, CompletionBody)
         model = find_model(await self._dispatcher.describe(), body.model, "completion")
         inputs = [body.input_for(prompt, model.input_schema) for prompt in body.prompts()]
         if not 1 <= len(inputs) * body.choices() <= MAX_CHOICES:
             raise CallError(f"prompt: 1 to {MAX_CHOICES} choices at once", ErrorCode.INVALID_ARGUMENT)
-        await self._run(exchange, Asked(model, body, inputs, body.choices()))
+        await self._run(exchange, text, Asked(model, body, inputs, body.choices()))
 
-    async def _run(self, exchange: Exchange, asked: Asked) -> None:
+    async def _run(self, exchange: Exchange, text: bytes, asked: Asked) -> None:
         identity = ChunkForm(
             kind="chat" if asked.model.kind == "chat" else "completion",
             id=f"{_PREFIX[asked.model.kind]}-{new_id()}",
@@ -108,9 +114,9 @@ class TextRoutes:
             created=int(exchange.wall()),
             usage=_shows_usage(asked.body),
         )
-        calls = await open_all(
-            self._dispatcher, _starts(asked, identity, timeout_of(exchange)), exchange.caller
-        )
+        starts = _starts(asked, identity, timeout_of(exchange))
+        calls = await self._once.open(exchange, text, *starts)
+        identity = msgspec.structs.replace(identity, id=calls[0].task_id)  # it may be an answer begun before
         async with reading(exchange, calls) as readers, aclosing(together(readers, self._tasks)) as batches:
             answer = self._stream if asked.body.stream else self._whole
             await answer(exchange, Answer(asked, identity, calls, readers), batches)

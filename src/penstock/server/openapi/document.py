@@ -13,6 +13,8 @@ from penstock.errors import FAULTS, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.dispatch import Description
 from penstock.protocol.messages import MAX_TIMEOUT_S
+from penstock.server.once import MAX_KEY
+from penstock.server.openapi.kv_schemas import kv_schemas
 from penstock.server.openapi.openai_schemas import openai_envelope, openai_schemas
 from penstock.server.openapi.operations import GATEWAY_OPERATIONS, OPERATIONS, Operation
 from penstock.server.openapi.schemas import (
@@ -59,6 +61,7 @@ def document(
         "components": {
             "schemas": {
                 **static_schemas(),
+                **kv_schemas(),
                 **openai_schemas(description),
                 **(RUNNER_SCHEMAS if "/v2/runners" in paths else {}),
                 **served_schemas(description),
@@ -90,11 +93,14 @@ def _parameters() -> dict[str, Schema]:
     seconds = {"type": "number", "minimum": 0.001, "maximum": MAX_TIMEOUT_S}
     cursor = {"type": "integer", "minimum": -1, "maximum": 10**15 - 1}
     correlation = {"type": "string", "maxLength": 128}
+    key = {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[!-~]+$"}
     return {
         "request_id": {"name": "X-Request-Id", "in": "header", "schema": correlation},
+        "idempotency_key": {"name": "Idempotency-Key", "in": "header", "schema": key},
         "timeout": {"name": "X-Request-Timeout", "in": "header", "schema": seconds},
         "id": {"name": "id", "in": "path", "required": True, "schema": TASK_NAME},
         "name": {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
+        "engine": {"name": "engine", "in": "query", "schema": {"type": "string"}},
         "after": {"name": "after", "in": "query", "schema": cursor},
         "last_event_id": {"name": "Last-Event-ID", "in": "header", "schema": cursor},
     }

@@ -15,6 +15,10 @@ from penstock.server.openapi.schemas import COUNT, TIME, Schema, both, or_null, 
 _TEXT: Schema = {"type": "string"}
 _NAME: Schema = {"type": "string", "maxLength": 256}
 _TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_CHOICES}]}
+# As many prompts, and as many choices of each, as may go together whatever the other is.
+_SQUARE = int(MAX_CHOICES**0.5)
+_FEW: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": _SQUARE}
+_FEW_TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": _SQUARE}]}
 _STOP: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, {"type": "null"}]}
 _NUMBER: Schema = {"type": ["number", "null"]}
 _WHOLE: Schema = {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -73,7 +77,7 @@ _STATIC: Mapping[str, Schema] = {
         "chat.completion", choices=_choices(message={"type": "object"}), usage=or_null(ref("OpenAIUsage"))
     ),
     "OpenAIChatChunk": _object("chat.completion.chunk", choices=_choices(delta={"type": "object"})),
-    "OpenAITextBody": record({**_ASKED, "prompt": _TEXTS}, "model", "prompt"),
+    "OpenAITextBody": record({**_ASKED, "n": _FEW, "prompt": _FEW_TEXTS}, "model", "prompt"),
     "OpenAIText": _object("text_completion", choices=_choices(text=_TEXT)),
     "OpenAIVectorsBody": record(
         {"model": _NAME, "input": _TEXTS, "encoding_format": {"enum": ["float", "base64", None]}},

@@ -22,6 +22,9 @@ _EVERYWHERE = (
 )
 
 
+_OF_RUNS = ("timeout", "idempotency_key")  # parameters
+
+
 class Operation(NamedTuple):
     """One method of one route.
 
@@ -59,7 +62,9 @@ class Operation(NamedTuple):
 
 def _run(name: str, summary: str, body: str, answer: str, frames: str) -> Operation:
     # An author's error may have any code, and the answer has its status.
-    return Operation(name, summary, answer, body, frames, parameters=("timeout",), codes=tuple(FAULTS))
+    return Operation(
+        name, summary, answer, body, frames, parameters=("timeout", "idempotency_key"), codes=tuple(FAULTS)
+    )
 
 
 def _run_v1(name: str, summary: str) -> Operation:
@@ -102,6 +107,15 @@ _NATIVE: Mapping[tuple[str, str], Operation] = MappingProxyType(
         ("GET", "/metrics"): Operation(
             "metrics", "What has been counted.", None, texts=("text/plain", "application/openmetrics-text")
         ),
+        ("GET", "/v2/kv"): Operation("show_kv", "The KV caches of engines, for admins.", "KvCaches"),
+        ("GET", "/v2/kv/events"): Operation(
+            "follow_kv",
+            "What comes into a KV cache and leaves it, for admins.",
+            None,
+            frames="KvEvent",
+            parameters=("engine", "after", "last_event_id"),
+            codes=(ErrorCode.NOT_FOUND, ErrorCode.GONE),
+        ),
         ("GET", "/tasks"): Operation("list_tasks", "The calls that are known, oldest first.", "Tasks"),
         ("GET", "/tasks/{id}"): _task("show_task", "One call.", "TaskRecord"),
         ("DELETE", "/tasks/{id}"): _task("delete_task", "Cancel a call.", "Cancel"),
@@ -114,7 +128,14 @@ _NATIVE: Mapping[tuple[str, str], Operation] = MappingProxyType(
 def _openai(name: str, summary: str, shape: str, chunk: str | None = None) -> Operation:
     body, answer = f"OpenAI{shape}Body", f"OpenAI{shape}"
     return Operation(
-        name, summary, answer, body, chunk, parameters=("timeout",), codes=tuple(FAULTS), openai=True
+        name,
+        summary,
+        answer,
+        body,
+        chunk,
+        parameters=("timeout", "idempotency_key"),
+        codes=tuple(FAULTS),
+        openai=True,
     )
 
 
