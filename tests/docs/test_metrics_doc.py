@@ -20,7 +20,8 @@ SUFFIX = {"counter": "_total", "info": "_info"}
 
 async def exported() -> dict[str, tuple[str, list[str]]]:
     """Return the metrics of a run in which everything happens: their types and labels, by name."""
-    _, body = Exposition((await everything()).recorder)("application/openmetrics-text")
+    run = await everything()
+    _, body = Exposition(run.recorder, run.caches)("application/openmetrics-text")
     families = text_string_to_metric_families(body.decode())
     return {
         family.name + SUFFIX.get(family.type, ""): (

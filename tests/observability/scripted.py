@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from penstock.calls.admission import Admission
+from penstock.calls.engine_cache import EngineCache
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live
 from penstock.errors import CallError, CommandError, ErrorCode
@@ -25,6 +26,7 @@ class Run:
     def __init__(self, commands: tuple[str, ...] = ("predict",), workflows: tuple[str, ...] = ()) -> None:
         self.clock = FakeClock()
         self.recorder = Recorder()
+        self.caches = [EngineCache("llamacpp:fox", 64, monotonic=self.clock.monotonic)]
         self.doors = {name: Admission(2, 3, name, self.clock.monotonic) for name in commands}
         self.recorder.serves(self.doors, workflows)
         self._ids = (f"{number:032x}" for number in count())
@@ -82,7 +84,26 @@ async def everything() -> Run:
     run.recorder.turned(0.0078125)
     for _ in range(3):
         run.doors["predict"].enter()
+    _generate(run)
     return run
+
+
+def _generate(run: Run) -> None:
+    """Have generations run, wait, find something cached and evict something."""
+    cache, door = run.caches[0], Admission(9, 9, "chat", run.clock.monotonic)
+    for first in (0, 0, 100):
+        need = cache.need("r", 50, 14, None)
+        place = door.enter(need)
+        need.allocate(64, range(first, first + 40))
+        need.computed = True
+        cache.told(40, 32 if first == 0 else 0)
+        run.clock.advance(0.5)
+        place.leave()
+    for tokens in (16, 16, 64):
+        need = cache.need("r", tokens - 1, 1, None)
+        door.enter(need)
+        if tokens == 16 and not cache.state().stats.handles:
+            need.allocate(16)
 
 
 async def _stream(run: Run) -> None:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.exposition import choose_encoder
 
 from penstock.calls.admission import Admission
+from penstock.calls.engine_cache import EngineCache
+from penstock.observability.cache_families import cache_families
 from penstock.observability.recorder import Cancels, Histogram, Recorder, Tally
 from penstock.observability.text import Family, labels
 
@@ -29,10 +31,12 @@ class Exposition:
 
     Args:
         recorder: Has counted it.
+        caches: KV caches of engines, which are shown as they are then.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, caches: Iterable[EngineCache] = ()) -> None:
         self._recorder = recorder
+        self._caches = caches
         self._release = labels(version=version("penstock"))
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -69,6 +73,7 @@ class Exposition:
                 [line for whose, tally in served for line in family.samples(whose, histogram(tally))],
             )
         yield from _cancels(served)
+        yield from cache_families(self._caches)
         yield _LOOP, _LOOP.samples("", recorder.loop)
 
 
