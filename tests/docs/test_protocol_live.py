@@ -173,7 +173,8 @@ async def test_every_route_that_answers_json_is_shown() -> None:
     others = {path for method, path in rows - as_pattern if method != "WebSocket"}
     others = {path for path in others if not path.startswith("/v1/")}  # on a page of their own
     runs = {"/predict", "/task", "/v2/execute", "/v2/workflow"}
-    assert others == {*runs, "/tasks/{id}/events", "/openapi.json", "/metrics"}
+    kv = {"/v2/kv", "/v2/kv/events"}  # so are these
+    assert others == {*runs, *kv, "/tasks/{id}/events", "/openapi.json", "/metrics"}
 
 
 # -- WebSocket -------------------------------------------------------------------------------------------
