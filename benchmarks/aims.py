@@ -128,6 +128,12 @@ AIMS = (
         "×",
     ),
     Aim(
+        "OpenAI's chat, 32 connections, of NDJSON",
+        ratio(("stream-openai", "penstock_openai", 32), ("stream-openai", "penstock_ndjson", 32)),
+        0.8,
+        "×",
+    ),
+    Aim(
         "WebSocket, 32 connections, of bare with joined writes",
         ratio(("ws-256tok", "penstock_scripted", 32), ("ws-256tok", "bare", 32)),
         0.7,

@@ -5,7 +5,8 @@ a `completed` frame behind the last of them.  The first answer on each connectio
 well: every item's content, every number, the sum that was asked for.  One wrong answer ends the run.
 
 The forms: `ndjson` and `sse` are penstock's frames, `cumulative` is NDJSON whose items hold all the text so
-far, and `plain` is NDJSON of the items alone, without frames around them, as other servers send it.
+far, and `plain` is NDJSON of the items alone, without frames around them, as other servers send it.  `openai`
+are the chunks of a chat completion.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 HEAD_END = b"\r\n\r\n"
 TOKEN = "token "
 EXPECTED_ITEM = {"text": TOKEN, "chunk": TOKEN, "finished": False}
-FORMS = ("ndjson", "sse", "cumulative", "plain")
+CHUNK_MARK = b'"delta":{"content":"token "}'
+DONE_MARK = b"data: [DONE]\n\n"
+FORMS = ("ndjson", "sse", "cumulative", "plain", "openai")
 
 ACCEPTED_S, ACCEPTED_EACH_S = 0.2, 0.001
 PATIENCE_S = 60.0
@@ -60,13 +63,16 @@ class Job:
     @property
     def mark(self) -> bytes:
         """What stands in every item once, and nowhere else."""
-        return PLAIN_MARK if self.form == "plain" else ITEM_MARK
+        return {"plain": PLAIN_MARK, "openai": CHUNK_MARK}.get(self.form, ITEM_MARK)
 
     def request(self, number: int) -> bytes:
         """Return the request of connection ``number``."""
         given: dict[str, Any] = {"prompt": "hello"} if self.items else {"a": number, "b": 1}
         if self.form == "plain":
             return post(f"/{self.command}", given)
+        if self.form == "openai":
+            said = [{"role": "user", "content": "hello"}]
+            return post("/v1/chat/completions", {"model": self.command, "messages": said, "stream": True})
         asked = {"command": self.command, "input": given, "is_stream": self.items > 0}
         return post("/v2/execute", asked, "text/event-stream" if self.form == "sse" else "*/*")
 
@@ -78,12 +84,19 @@ class Job:
             raise WrongAnswer(f"{answer.count(self.mark)} items, not {self.items}")
         if self.form == "plain":
             return
+        if self.form == "openai":
+            if answer.count(DONE_MARK) != 1:
+                raise WrongAnswer(f"it does not end with [DONE]: {answer[-500:]!r}")
+            return
         if answer.count(END_MARK) != 1 or answer.rfind(END_MARK) < answer.rfind(ITEM_MARK):
             raise WrongAnswer(f"it does not end with `completed`: {answer[-500:]!r}")
 
     def check_closely(self, answer: bytes, number: int) -> None:
         """Read an answer line by line."""
         body = body_of(answer)
+        if self.form == "openai":
+            check_chunks(body, self.items)
+            return
         lines = events_of(body) if self.form == "sse" else body.splitlines()
         frames = [json.loads(line) for line in lines]
         if self.form == "plain":
@@ -106,6 +119,16 @@ def check_items(items: list[dict[str, Any]], *, cumulative: bool = False) -> Non
     for number, item in enumerate(items, 1):
         if item != ({**EXPECTED_ITEM, "text": TOKEN * number} if cumulative else EXPECTED_ITEM):
             raise WrongAnswer(f"item {number} is not what was asked for: {item!r}")
+
+
+def check_chunks(body: bytes, items: int) -> None:
+    """Check the chunks of one whole completion."""
+    *chunks, done = [event.removeprefix(b"data: ") for event in body.split(b"\n\n")[:-1]]
+    choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
+    if done != b"[DONE]" or "".join(each["delta"].get("content", "") for each in choices) != TOKEN * items:
+        raise WrongAnswer(f"not the text that was asked for: {choices!r}"[:500])
+    if [each["finish_reason"] for each in choices] != [None] * (items + 1) + ["stop"]:
+        raise WrongAnswer("it does not end where it should")
 
 
 def check_stream(frames: list[dict[str, Any]], items: int, *, cumulative: bool = False) -> None:

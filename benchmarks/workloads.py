@@ -140,6 +140,19 @@ OVER_HTTP = (
         ),
     ),
     Workload(
+        name="stream-openai",
+        what="the same streams as OpenAI's clients read them",
+        items=256,
+        connections=(32,),
+        contenders=(
+            BARE,
+            Contender("penstock_ndjson", "penstock_app.py", "predict", "penstock, as NDJSON"),
+            Contender(
+                "penstock_openai", "penstock_app.py", "chat", "penstock, as OpenAI has it", form="openai"
+            ),
+        ),
+    ),
+    Workload(
         name="stream-cumulative",
         what="NDJSON streams of 256 tokens, of which each comes with all the text so far",
         items=256,

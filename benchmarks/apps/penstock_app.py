@@ -60,6 +60,13 @@ def threads(prompt: str) -> Iterator[dict[str, Any]]:
         yield {"text": "token ", "chunk": "token ", "finished": False}
 
 
+@rt.streaming_command("chat", concurrency=PERMITS, openai="chat")
+async def chat(messages: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """Say what the engine says, to OpenAI's clients too."""
+    async for piece in engine.chat(messages, max_tokens=TOKENS):
+        yield {"text": piece, "chunk": piece, "finished": False}
+
+
 @rt.command("add", concurrency=PERMITS)
 async def add(a: int, b: int) -> int:
     """Add two numbers."""

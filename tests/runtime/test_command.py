@@ -245,7 +245,7 @@ def test_a_command_is_described_for_its_callers() -> None:
     rt.streaming_command("predict")(pieces)
     bound = rt.bound_commands()["predict"]
     assert isinstance(bound.command, Command)
-    description = bound.describe()
+    description = bound.description
     assert description.streaming
     assert description.item_schema == Piece.model_json_schema()
     assert description.input_schema["properties"] == {}

@@ -167,8 +167,9 @@ class BoundCommand:
         arguments[parameter.name] = stream
         return stream
 
-    def describe(self) -> CommandDescription:
-        """Return what `GET /v2/commands` shows."""
+    @cached_property
+    def description(self) -> CommandDescription:
+        """What `GET /v2/commands` shows."""
         command = self.command
         return CommandDescription(
             description=command.description,

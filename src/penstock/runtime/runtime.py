@@ -198,7 +198,7 @@ def describe(
 
 
 def _described(bound: BoundCommand) -> CommandDescription:
-    description = bound.describe()
+    description = bound.description
     if bound.command.name in (INITIALIZE, CLEANUP):  # what they return stays here; callers see the names
         return msgspec.structs.replace(description, item_schema=STATE_NAMES)
     return description

@@ -15,7 +15,7 @@ from penstock.errors import CallError
 from penstock.protocol.call import Ending, State
 from penstock.protocol.messages import CancelReason, CancelTimes, FrameWriter, Note
 from penstock.protocol.openai_api.errors import error_of, openai_error
-from penstock.protocol.openai_api.pieces import finish_reason, piece_of
+from penstock.protocol.openai_api.pieces import Piece, finish_reason, piece_of, text_of
 from penstock.protocol.values import encode_value
 
 _encode = msgspec.json.Encoder().encode
@@ -94,11 +94,12 @@ class ChunkWriter(FrameWriter):
 class ChatWriter(ChunkWriter):
     """Writes chunks of a chat completion."""
 
-    __slots__ = ("_closing",)
+    __slots__ = ("_closing", "_text")
 
     def __init__(self, form: ChunkForm) -> None:
         super().__init__(form, "chat.completion.chunk")
         self._begin += b'"delta":'
+        self._text = self._begin + b'{"content":'
         self._closing = self._end
         self._end = b'},"logprobs":null,"finish_reason":null' + self._end
 
@@ -108,9 +109,17 @@ class ChatWriter(ChunkWriter):
 
     def item(self, data: object, seq: int, now: float) -> bytes:
         """Write what an item adds."""
-        text, reasoning, tool_calls = piece_of(data)
-        if reasoning is None and tool_calls is None:
-            return b"".join((self._begin, b'{"content":', encode_value(text), self._end))
+        text = text_of(data)
+        if text is None:
+            return self._other(piece_of(data))
+        try:
+            written = _encode(text)
+        except UnicodeEncodeError:
+            written = encode_value(text)  # which says what is wrong with it
+        return b"".join((self._text, written, self._end))
+
+    def _other(self, piece: Piece) -> bytes:
+        text, reasoning, tool_calls = piece
         delta: dict[str, Any] = {"content": text} if text else {}
         if reasoning is not None:
             delta["reasoning_content"] = reasoning
