@@ -64,4 +64,4 @@ def test_every_word_of_a_script_has_its_row() -> None:
 def test_an_engine_is_made_of_what_the_page_says() -> None:
     abstract = Engine.__abstractmethods__
     assert abstract == {"generate", "close"}
-    assert list(inspect.get_annotations(Engine)) == ["engine_id", "model", "capacity"]
+    assert list(inspect.get_annotations(Engine)) == ["engine_id", "model", "capacity", "kv"]

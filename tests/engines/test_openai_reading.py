@@ -135,7 +135,9 @@ def test_what_is_not_counted_is_absent(details: dict[str, Any]) -> None:
     usage = {"prompt_tokens": 8, "completion_tokens": 3, **details}
     end = read(piece("stop"), {"choices": None, "usage": usage})[0].end()
     assert end.usage == EventUsage(prompt_tokens=8, completion_tokens=3)
-    assert read(piece("stop"))[0].end().usage is UNSET
+    untold = read(piece("stop"))[0].end()
+    assert untold.usage is UNSET
+    assert (untold.metrics.kv_used_tokens, untold.metrics.prefix_hit_rate) == (0, 0.0)
 
 
 def test_an_empty_id_is_nobody_s_and_another_one_is_somebody_else_s() -> None:

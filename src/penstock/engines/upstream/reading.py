@@ -160,7 +160,7 @@ class Reading(ABC):
             tpot_ms=decode_s * 1000 / (answer - 1) if answer > 1 else 0.0,
             throughput_tps=answer / (now - self._queued_at) if now > self._queued_at else 0.0,
             peak_mem_mb=0,
-            kv_used_tokens=prompt + answer,
+            kv_used_tokens=0 if self.usage is UNSET else prompt + answer,
             prefix_hit_rate=min(1.0, cached / prompt) if prompt else 0.0,
             itl_list=gaps,
             timestamps=EventTimestamps(
