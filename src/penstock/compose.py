@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from penstock import engines
@@ -11,14 +11,15 @@ from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.engine_commands import serve_engine
 from penstock.engines.base import Engine
-from penstock.errors import AuthoringError, CallError, ErrorCode
-from penstock.gateway.door import RunnerDoor
+from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
+from penstock.gateway.clarifai.settings import LinkSettings
+from penstock.gateway.door import RunnerDoor, Visitor
 from penstock.gateway.hub import Hub
 from penstock.gateway.routes import RunnerRoutes
 from penstock.gateway.settings import GatewaySettings
 from penstock.integrations.model_folder.folder import import_model, is_model_folder, read_model_folder
 from penstock.integrations.names import install
-from penstock.protocol.dispatch import Description
+from penstock.protocol.dispatch import Caller, Description
 from penstock.protocol.events import EngineEvent, EngineRequest
 from penstock.protocol.runners import PATH
 from penstock.runtime.abort import AbortCallbacks
@@ -27,7 +28,8 @@ from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_fit import check_fit
 from penstock.runtime.project import ProjectSource, import_project, read_project
 from penstock.runtime.runtime import Runtime, describe
-from penstock.server.asgi import Extension, Route
+from penstock.server.asgi import Extension, Route, Service
+from penstock.server.door import Door
 from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings
 
@@ -98,6 +100,8 @@ def build_gateway(
     *,
     default_command: str | None = None,
     observer: Observer = NOBODY,
+    clarifai: LinkSettings | None = None,
+    listening: Callable[[str], None] = lambda _: None,
 ) -> tuple[Hub, Extension]:
     """Return a gateway's dispatcher, and what its server answers besides calls.
 
@@ -107,12 +111,56 @@ def build_gateway(
         gateway: How runners are treated.
         default_command: Of calls that name none; None leaves it to what runners offer.
         observer: Is told what happens to every call.
+        clarifai: How Clarifai's runners and clients are served; without a port they are not.
+        listening: Told where they are.
+
+    Raises:
+        PenstockError: They are to be served, but the extra is missing.
     """
     limits = CallLimits(drain_s=settings.drain_s)
     given = {"name": name} if default_command is None else {"name": name, "default_command": default_command}
     hub = Hub(Manifest.model_validate(given), settings=gateway, limits=limits, observer=observer)
     routes = tuple(Route(path, handlers) for path, handlers in RunnerRoutes(hub).table().items())
-    return hub, Extension(routes, {PATH: RunnerDoor(hub, settings.max_body)})
+    services = () if clarifai is None else _serve_clarifai(hub, settings.host, clarifai, listening)
+    return hub, Extension(routes, {PATH: RunnerDoor(hub, settings.max_body)}, services)
+
+
+def _serve_clarifai(
+    hub: Hub, host: str, link: LinkSettings, listening: Callable[[str], None]
+) -> tuple[Callable[[Door], Service], ...]:
+    if link.port is None:
+        return ()
+    try:
+        from penstock.gateway.clarifai.binding import NoBindings
+        from penstock.gateway.clarifai.server import ClarifaiServer
+    except ImportError as error:
+        raise PenstockError(
+            f"--clarifai-port needs packages that are not there ({error}): pip install 'penstock[clarifai]'"
+        ) from error
+
+    def serve(door: Door) -> Service:
+        return ClarifaiServer(hub, KeyGuard(door), host, link, NoBindings(), listening=listening)
+
+    return (serve,)
+
+
+class KeyGuard:
+    """Lets in over gRPC whom the door lets in; ``penstock.gateway.clarifai.guard.Guard``."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def enter(self, token: str | None, asked: Caller) -> Caller:
+        """See ``Guard.enter``."""
+        return self._door.enter_with(token, asked)
+
+    def enter_host(self, token: str | None) -> Visitor:
+        """See ``Guard.enter_host``."""
+        return self._door.enter_host_with(token)
+
+    def still(self, caller: Caller) -> bool:
+        """See ``Guard.still``."""
+        return self._door.still(caller)
 
 
 def load_project(owner: AbortCallbacks, project: str = "", engine: str = "", compat: str = "") -> Runtime:
