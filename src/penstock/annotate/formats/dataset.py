@@ -101,6 +101,12 @@ class Dataset:
                 place = f"_{frame.frame:06d}"
                 yield Shot(frame, number, f"{stem}{place}.png", f"{stem}{place}", f"{flat}{place}", source)
 
+    def where(self, keep: Callable[[Frame], bool]) -> Dataset:
+        """Return the data set of some of the frames, their pictures called as they are here."""
+        some = Dataset(lambda: filter(keep, self._frames()), (), self.model)
+        some.__dict__["sources"] = self.sources  # by which everything is named
+        return some
+
     @cached_property
     def sources(self) -> Mapping[str, Source]:
         """The files by name, in the order of the log."""

@@ -96,9 +96,12 @@ def export(log_path: Path, formats: Iterable[str], directory: Path) -> Report:
         ConfigError: There is no format of a name, or what it needs is not installed.
         OSError: The log cannot be read, or something cannot be written.
     """
-    chosen = formats_named(formats)
-    data = dataset_of(log_path)
-    return Report([_export(one, data, directory / one.name) for one in chosen])
+    return export_data(dataset_of(log_path), formats, directory)
+
+
+def export_data(data: Dataset, formats: Iterable[str], directory: Path) -> Report:
+    """Write a data set in some formats; see ``export``."""
+    return Report([_export(one, data, directory / one.name) for one in formats_named(formats)])
 
 
 def dataset_of(log_path: Path) -> Dataset:

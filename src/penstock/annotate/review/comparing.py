@@ -1,0 +1,124 @@
+"""What people left of a frame, held against what the model said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from penstock.annotate.formats.geometry import is_plain, polys_of
+from penstock.annotate.records import Frame, Keypoint, Polys, Region
+from penstock.annotate.review.given import Drawn, as_region
+from penstock.annotate.shapes.raster import overlap, rasterise
+
+# Formats round to a hundredth of a pixel, or of a percent of a few thousand pixels.
+_NEAR = 0.03
+_SAME_MASK = 0.999
+_ALIKE = 0.5
+
+
+class Judged(NamedTuple):
+    """A region of the model and what became of it; ``before`` is None for one that was added.
+
+    ``after`` is None for one that was rejected, and the very same if it was accepted.
+    """
+
+    before: Region | None
+    after: Region | None
+    iou: float
+
+    @property
+    def verdict(self) -> str:
+        """What was said of it: accepted, fixed, rejected or added."""
+        if self.before is None:
+            return "added"
+        if self.after is None:
+            return "rejected"
+        return "accepted" if self.after is self.before else "fixed"
+
+
+def judge(frame: Frame, drawn: tuple[Drawn, ...]) -> Iterator[Judged]:
+    """Yield what became of each region of a frame, those that were added last.
+
+    Regions belong together by their ids; of those that have none that is known, by what they cover most, more
+    than half of it.
+    """
+    pairs = _paired(frame, drawn)
+    for region in frame.regions:
+        if region.id not in pairs:
+            yield Judged(region, None, 0.0)
+            continue
+        one = pairs[region.id]
+        iou = _iou(region, as_region(one, frame, region), frame)
+        after = region if _is_same(region, one, iou) else as_region(one, frame, region)
+        yield Judged(region, after, iou)
+    known = {id(one) for one in pairs.values()}
+    yield from (Judged(None, as_region(one, frame, None), 0.0) for one in drawn if id(one) not in known)
+
+
+def _paired(frame: Frame, drawn: tuple[Drawn, ...]) -> dict[str, Drawn]:
+    ids = {region.id for region in frame.regions}
+    pairs: dict[str, Drawn] = {}
+    for one in drawn:
+        if one.region in ids and one.region not in pairs:
+            pairs[one.region] = one
+    known = {id(one) for one in pairs.values()}
+    free = [region for region in frame.regions if region.id not in pairs]
+    # One that was drawn anew in a tool that gives ids is no region of before.
+    loose = [one for one in drawn if id(one) not in known and one.region is None]
+    found = [
+        (_iou(region, as_region(one, frame, region), frame), at, number)
+        for at, region in enumerate(free)
+        for number, one in enumerate(loose)
+        if region.label == one.label
+    ]
+    taken: set[int] = set()
+    for iou, at, number in sorted(found, key=lambda entry: (-entry[0], entry[1:])):
+        if iou > _ALIKE and free[at].id not in pairs and number not in taken:
+            pairs[free[at].id] = loose[number]
+            taken.add(number)
+    return pairs
+
+
+def _is_same(region: Region, drawn: Drawn, iou: float) -> bool:
+    """Whether nothing was changed but by rounding."""
+    if drawn.label != region.label or not _are_near(region.kp, drawn.kp):
+        return False
+    if drawn.text is not None and drawn.text != (region.text or ""):
+        return False
+    plain = is_plain(region) and not (drawn.obb or drawn.polys or drawn.rle)
+    if max(abs(a - b) for a, b in zip(region.box, drawn.box, strict=True)) > _NEAR:
+        return False
+    return plain or iou >= _SAME_MASK or _are_near_polys(polys_of(region), drawn.polys)
+
+
+def _are_near(before: tuple[Keypoint, ...] | None, after: tuple[Keypoint, ...] | None) -> bool:
+    """Whether the same keypoints are seen, where they were; formats may tell no more of hidden ones."""
+    first = [(x, y) for x, y, v in before or () if v]
+    second = [(x, y) for x, y, v in after or () if v]
+    pairs = zip(first, second, strict=False)
+    return len(first) == len(second) and all(abs(a - c) + abs(b - d) <= 2 * _NEAR for (a, b), (c, d) in pairs)
+
+
+def _are_near_polys(before: Polys, after: Polys | None) -> bool:
+    rings = [ring for part in before for ring in part]
+    others = [ring for part in after or () for ring in part]
+    if [len(ring) for ring in rings] != [len(ring) for ring in others]:
+        return False
+    flat = zip((p for ring in rings for p in ring), (p for ring in others for p in ring), strict=True)
+    return all(abs(a - c) <= _NEAR and abs(b - d) <= _NEAR for (a, b), (c, d) in flat)
+
+
+def _iou(one: Region, other: Region, frame: Frame) -> float:
+    if is_plain(one) and is_plain(other):
+        return _box_iou(one, other)
+    masks = [rasterise(polys_of(region), frame.h, frame.w) for region in (one, other)]
+    return overlap(masks[0], masks[1])
+
+
+def _box_iou(one: Region, other: Region) -> float:
+    a, b = one.box, other.box
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

@@ -1,0 +1,83 @@
+"""What was read from another tool's file: pictures, and what it says is in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.annotate.records import Box, Frame, Keypoint, Polys, Region, Rle, Tag, region_id
+from penstock.annotate.shapes.kinds import Rotated, around, bounds, corners
+
+
+class Drawn(NamedTuple):
+    """A region as a person left it.
+
+    Attributes:
+        region: The id it went out with; None: it is new, or the tool does not keep ids.
+        label: What it is.
+        box: Its box.
+        obb: Its rotated box, if it is one.
+        polys: Its polygons, if it is one.
+        rle: Its mask, if it is one.
+        kp: Its keypoints.
+        text: What it says.
+    """
+
+    region: str | None
+    label: str
+    box: Box
+    obb: Rotated | None = None
+    polys: Polys | None = None
+    rle: Rle | None = None
+    kp: tuple[Keypoint, ...] | None = None
+    text: str | None = None
+
+
+class Given(NamedTuple):
+    """A picture, by the name it went out with, or by its file and frame; and what is in it."""
+
+    picture: str
+    file: str | None
+    frame: int | None
+    size: tuple[int, int]
+    regions: tuple[Drawn, ...]
+    tags: tuple[str, ...]
+
+
+def from_polys(region: str | None, label: str, polys: Polys, **more: Any) -> Drawn:
+    """Return a region that is polygons."""
+    return Drawn(region, label, around(polys), polys=polys, **more)
+
+
+def from_rotated(region: str | None, label: str, rotated: Rotated, **more: Any) -> Drawn:
+    """Return a region that is a rotated box."""
+    return Drawn(region, label, bounds(corners(rotated)), obb=rotated, **more)
+
+
+def as_region(drawn: Drawn, frame: Frame, before: Region | None) -> Region:
+    """Return what a person drew as a region of a frame; what the tool cannot say stays as it was before."""
+    made = Region(
+        id=before.id if before else "",
+        label=drawn.label,
+        box=drawn.box,
+        obb=drawn.obb,
+        polys=drawn.polys,
+        rle=drawn.rle,
+        kp=drawn.kp,
+        text=drawn.text if drawn.text is not None or before is None else before.text,
+        track=before.track if before else None,
+        src="human",
+        attrs=before.attrs if before else {},
+    )
+    if before is not None:
+        return made
+    content = msgspec.to_builtins(made)
+    return msgspec.structs.replace(made, id=region_id(frame.src, frame.frame, content, "human"))
+
+
+def as_tags(names: Iterable[str], frame: Frame) -> tuple[Tag, ...]:
+    """Return the labels of a whole frame; those that were there before keep their scores."""
+    before = {tag.label: tag for tag in frame.labels}
+    return tuple(before.get(name, Tag(name)) for name in names)
