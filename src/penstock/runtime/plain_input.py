@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from penstock.protocol import marks
+
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -19,7 +21,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "array": (list,),
     "object": (dict,),
 }
-_WORDS = frozenset(("title", "description", "default", "examples", "deprecated"))  # that ask for nothing
+_WORDS = frozenset(
+    ("title", "description", "default", "examples", "deprecated", marks.STREAM, marks.CLARIFAI)
+)
+"""What asks for nothing."""
 _NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
 _DEPTH = 4
 _CHOICES = 8

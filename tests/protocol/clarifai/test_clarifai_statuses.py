@@ -66,9 +66,11 @@ def test_details_say_more_than_the_description() -> None:
     assert statuses.name_of(-5) == "-5"
 
 
-def test_the_loss_of_a_runner_is_nothing_to_ask_for_again_by_itself() -> None:
-    status = statuses.lost(CallError("the runner r was lost", ErrorCode.UNAVAILABLE), "r1")
-    assert status.code == codes.RUNNER_PROCESSING_FAILED
+def test_an_error_may_have_a_status_of_its_own() -> None:
+    loss = statuses.StatusError("r is gone", ErrorCode.UNAVAILABLE, codes.RUNNER_PROCESSING_FAILED)
+    status = statuses.status_of(loss, "r1")
+    assert (status.code, status.description) == (codes.RUNNER_PROCESSING_FAILED, "Runner processing failed")
+    assert (status.details, status.req_id, status.http_status_code) == ("r is gone", "r1", 503)
     error = statuses.error_of(status)
     assert error is not None
     assert error.code is ErrorCode.UNAVAILABLE

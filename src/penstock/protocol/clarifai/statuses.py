@@ -97,19 +97,40 @@ def success(req_id: str = "") -> status_pb2.Status:
     return status_pb2.Status(code=codes.SUCCESS, description="Success", req_id=req_id)
 
 
+class StatusError(CallError):
+    """An error that has a status of its own.
+
+    Args:
+        status: Its code.
+    """
+
+    def __init__(self, message: str, code: ErrorCode, status: int) -> None:
+        super().__init__(message, code)
+        self.status = status
+
+
 def status_of(error: CallError, req_id: str = "") -> status_pb2.Status:
     """Return what an error is told as; its text is in ``details``.
 
     The SDK asks again, for up to ten minutes, where the code is MODEL_BUSY_PLEASE_RETRY.
     """
-    code, description = _TOLD[error.code]
-    return _failure(code, description, error, req_id)
+    if isinstance(error, StatusError):
+        code, description = error.status, name_of(error.status).replace("_", " ").capitalize()
+    else:
+        code, description = _TOLD[error.code]
+    return status_pb2.Status(
+        code=code,
+        description=description,
+        details=error.message[:MAX_SAID],
+        req_id=req_id,
+        http_status_code=error.http_status,
+    )
 
 
 def lost(error: CallError, req_id: str = "") -> status_pb2.Status:
     """Return what the loss of a runner is told as, that had a call: nobody asks again by itself, as nobody
     knows how far the call came."""
-    return _failure(codes.RUNNER_PROCESSING_FAILED, "Failed to process with runner", error, req_id)
+    return status_of(StatusError(error.message, error.code, codes.RUNNER_PROCESSING_FAILED), req_id)
 
 
 def error_of(status: status_pb2.Status) -> CallError | None:
@@ -125,13 +146,3 @@ def name_of(code: int) -> str:
     """Return the name of a status code, or its number where it has none here."""
     known = codes.StatusCode.DESCRIPTOR.values_by_number.get(code)
     return str(code) if known is None else str(known.name)
-
-
-def _failure(code: int, description: str, error: CallError, req_id: str) -> status_pb2.Status:
-    return status_pb2.Status(
-        code=code,
-        description=description,
-        details=error.message[:MAX_SAID],
-        req_id=req_id,
-        http_status_code=error.http_status,
-    )
