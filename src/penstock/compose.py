@@ -131,7 +131,7 @@ def _serve_clarifai(
     if link.port is None:
         return ()
     try:
-        from penstock.gateway.clarifai.binding import NoBindings
+        from penstock.gateway.clarifai.clients import serve_clients
         from penstock.gateway.clarifai.server import ClarifaiServer
     except ImportError as error:
         raise PenstockError(
@@ -139,7 +139,10 @@ def _serve_clarifai(
         ) from error
 
     def serve(door: Door) -> Service:
-        return ClarifaiServer(hub, KeyGuard(door), host, link, NoBindings(), listening=listening)
+        guard = KeyGuard(door)
+        clients = serve_clients(hub, guard)
+        bindings, services = clients.bindings, clients.services
+        return ClarifaiServer(hub, guard, host, link, bindings, services, listening=listening)
 
     return (serve,)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.calls.clock import Clock
+from penstock.calls.clock import Clock, SystemClock
 from penstock.gateway.clarifai.binding import Bindings
 from penstock.gateway.clarifai.calls import Calls
 from penstock.gateway.clarifai.control_plane import ControlPlane
@@ -30,7 +30,7 @@ class Clients:
     services: Sequence[object]
 
 
-def serve_clients(hub: Hub, guard: Guard, clock: Clock) -> Clients:
+def serve_clients(hub: Hub, guard: Guard, clock: Clock | None = None) -> Clients:
     """Return what is served for clients.
 
     Args:
@@ -40,7 +40,7 @@ def serve_clients(hub: Hub, guard: Guard, clock: Clock) -> Clients:
     """
     records, targets, entrance = Records(), Targets(hub), Entrance(guard)
     services = (
-        Calls(hub, targets, records, entrance, clock),
+        Calls(hub, targets, records, entrance, clock or SystemClock()),
         Models(records, targets, entrance),
         ControlPlane(records, entrance),
     )
