@@ -1,0 +1,123 @@
+"""`penstock annotations`: what is made of a log of annotations, and what people make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.cli.exits import Exit, fail
+
+if TYPE_CHECKING:
+    from penstock.annotate.formats.registry import Report
+
+verbs = typer.Typer(help="Export annotations, look at them, have them reviewed.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="The folder of the log, or the log itself.")]
+Formats = Annotated[
+    str, typer.Option("--format", help="Names of formats, with commas; see docs/annotate.md.")
+]
+To = Annotated[Path | None, typer.Option(help="Where to; else a folder beside the log.")]
+Sources = Annotated[
+    list[str], typer.Argument(metavar="SOURCE", help="The files, said as when they were annotated.")
+]
+Looks = Annotated[str, typer.Option("--as", help="What to look at: sheet, overlay, page; with commas.")]
+Below = Annotated[float, typer.Option(help="Frames in which something is less sure than this.")]
+Given = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What the tool wrote.")]
+Kind = Annotated[str, typer.Option("--from", help="The tool: label-studio, cvat or coco.")]
+Written = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder that was exported.")]
+
+
+@verbs.command("export")
+def export_log(folder: Folder, formats: Formats, to: To = None) -> None:
+    """Write a log in the formats of other tools, and check what was written."""
+    from penstock.annotate.formats.registry import export
+
+    log = _log(folder)
+    with _told():
+        _show(export(log, formats.split(","), to or log.parent / "exports"))
+
+
+@verbs.command("check")
+def check_folder(folder: Written) -> None:
+    """Look for what is wrong with exports: folders with the names of formats."""
+    from penstock.annotate.formats.registry import FORMATS
+
+    found = [one for name, one in FORMATS.items() if (folder / name).is_dir()]
+    if not found:
+        fail(f"{folder} has no folder with the name of a format ({', '.join(FORMATS)})", Exit.USAGE)
+    faults = 0
+    for one in found:
+        wrong = one.check(folder / one.name)
+        faults += len(wrong)
+        print(f"{one.name}: {'sound' if not wrong else f'{len(wrong)} faults'}")
+        for fault in wrong:
+            print(f"  {fault}")
+    if faults:
+        raise typer.Exit(Exit.FAILED)
+
+
+@verbs.command("look")
+def look_at(folder: Folder, sources: Sources, looks: Looks = "page", to: To = None) -> None:
+    """Draw what was found: a contact sheet, films and images, or a page for a browser."""
+    import asyncio
+
+    from penstock.annotate.looks.look import write_looks
+
+    log = _log(folder)
+    with _told():
+        for path in asyncio.run(write_looks(log, sources, looks.split(","), to or log.parent / "looks")):
+            print(path)
+
+
+@verbs.command("review")
+def review_log(folder: Folder, below: Below, formats: Formats = "label-studio", to: To = None) -> None:
+    """Write the frames that are worth a look, for people to correct."""
+    from penstock.annotate.review.review import export_review
+
+    log = _log(folder)
+    with _told():
+        _show(export_review(log, below, formats.split(","), to or log.parent / "review"))
+
+
+@verbs.command("correct")
+def correct_log(folder: Folder, given: Given, kind: Kind) -> None:
+    """Read what people corrected, and say how far they agreed; every export from now on has it."""
+    from penstock.annotate.review.review import import_corrections
+
+    log = _log(folder)
+    with _told():
+        for line in import_corrections(log, kind, given).lines():
+            print(line)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    from penstock.annotate.errors import ConfigError
+    from penstock.errors import PenstockError
+
+    try:
+        yield
+    except ConfigError as error:
+        fail(str(error), Exit.USAGE)
+    except (PenstockError, OSError, ValueError) as error:
+        fail(str(error))
+
+
+def _log(folder: Path) -> Path:
+    from penstock.annotate.log import LOG
+
+    log = folder / LOG if folder.is_dir() else folder
+    if not log.is_file():
+        fail(f"{log} is not there; `penstock annotate` writes it", Exit.USAGE)
+    return log
+
+
+def _show(report: Report) -> None:
+    for line in report.lines():
+        print(line)
+    if not report.is_sound:
+        raise typer.Exit(Exit.FAILED)
