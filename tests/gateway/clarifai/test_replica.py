@@ -436,3 +436,16 @@ async def test_places_are_counted_once(world: World, replicas: Replicas) -> None
         assert runner.replica.capacity == 4
     world.clock.advance(REOPEN_S)
     assert runner.replica.capacity == 4
+
+
+async def test_a_thread_that_goes_on_to_its_next_stream_is_not_away(world: World, replicas: Replicas) -> None:
+    runner = FakeReplica(replicas, world.clock)
+    await runner.introduce()
+    stream = runner.open()
+    live = await world.call("toy.predict", input=text_of("a"))
+    await turns()
+    stream.answer("aa")
+    assert (await world.last(live)).data == "aa"
+    assert runner.replica.state == "connected"
+    world.clock.advance(REOPEN_S + 3)
+    assert runner.replica.state == "away"

@@ -78,6 +78,7 @@ class Places:
         """The item of a stream is over: its thread closes the stream, and opens another."""
         self._lanes.discard(lane)
         self._ending.add(lane)
+        self._early.pop(lane, None)
         self._expect()
         self._changed()
 

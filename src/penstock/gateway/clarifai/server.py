@@ -165,6 +165,7 @@ def _options(link: LinkSettings) -> list[tuple[str, int]]:
         # A connection that is dead without a word, or whose process is frozen, is found by nothing else.
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # else the longer of the two counts, a minute
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # Clients may look for dead connections as well.
