@@ -122,6 +122,15 @@ class TestSupervision:
         (first, *_) = (region.box for region in truth("walk_000005.png"))
         assert boxes["walk_000005.png"][0].tolist() == list(first)
 
+    def test_labelme(self, write: Write, sv: Any) -> None:
+        folder = write("labelme")
+        found = sv.from_labelme(str(folder / "images"), str(folder / "annotations"))
+        (one,) = (one for path, one in found.annotations.items() if path.endswith("shapes.png"))
+        assert one.xyxy == pytest.approx(np.array([region.box for region in truth("shapes.png")]), abs=1e-3)
+        assert [found.classes[number] for number in one.class_id] == [
+            one.label for one in truth("shapes.png")
+        ]
+
     def load_yolo(self, sv: Any, folder: Path, **how: bool) -> Any:
         return sv.from_yolo(
             str(folder / "images/train"), str(folder / "labels/train"), str(folder / "data.yaml"), **how

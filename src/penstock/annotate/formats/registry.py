@@ -15,7 +15,9 @@ from penstock.annotate.formats.cvat_video import CvatVideo
 from penstock.annotate.formats.dataset import Dataset
 from penstock.annotate.formats.datumaro import Datumaro
 from penstock.annotate.formats.label_studio import LabelStudio
+from penstock.annotate.formats.labelme import LabelMe
 from penstock.annotate.formats.mot import Mot
+from penstock.annotate.formats.supervisely import Supervisely
 from penstock.annotate.formats.table import Table
 from penstock.annotate.formats.voc import Voc
 from penstock.annotate.formats.webvtt import WebVtt
@@ -35,6 +37,8 @@ _ALL: tuple[Format, ...] = (
     CvatVideo(),
     LabelStudio(),
     Datumaro(),
+    LabelMe(),
+    Supervisely(),
     Mot(),
     WebVtt(),
     Table(),
