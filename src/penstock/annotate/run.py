@@ -44,6 +44,7 @@ class Progress(msgspec.Struct, kw_only=True):
         failed: Frames that a command failed on.
         dropped: Regions that were dropped.
         seconds: Where in the file it is.
+        skipped: Where in it this run began.
         total: How long the file is, in seconds; None: unknown.
         began: When, by the clock of ``time.monotonic``.
     """
@@ -57,6 +58,7 @@ class Progress(msgspec.Struct, kw_only=True):
     failed: int = 0
     dropped: int = 0
     seconds: float = 0.0
+    skipped: float = 0.0
     total: float | None = None
     began: float = 0.0
 
@@ -260,7 +262,7 @@ class Run:
 
     def _heard(self, number: int, message: object) -> None:
         if isinstance(message, Opened):
-            self.progress.total = None if message.seconds is None else float(Fraction(message.seconds))
+            self._begin(number, message)
             self._ledger.opened(number, message)
         elif isinstance(message, (Hole, Hurt)):
             self._ledger.hurt(number, message if isinstance(message, Hole) else None)
@@ -268,6 +270,12 @@ class Run:
             self._ledger.crashed(number, message)
         elif isinstance(message, Passed):
             self.progress.seconds = float(Fraction(message.t))
+
+    def _begin(self, number: int, facts: Opened) -> None:
+        progress, after = self.progress, self._ledger.after(number)
+        progress.file, progress.name = number + 1, self._media[number].name
+        progress.skipped = progress.seconds = 0.0 if after is None else float(Fraction(after.t))
+        progress.total = None if facts.seconds is None else float(Fraction(facts.seconds))
 
     def _ended(self, number: int, message: object) -> None:
         if isinstance(message, Finished):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from penstock.cli.annotate import annotate
 from penstock.cli.call import call
 from penstock.cli.doctor import doctor
 from penstock.cli.execute import execute
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: to draw frames around it would double the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, call, gateway, runner, new, inspect, doctor, pull, schema):
+for verb in (run, call, annotate, gateway, runner, new, inspect, doctor, pull, schema):
     app.command()(verb)
 app.add_typer(keys, name="keys")
 app.add_typer(runners, name="runners")

@@ -37,6 +37,8 @@ AHEAD = 4  # messages that are taken before they are asked for
 CRASHES = 20  # of one file; past that it is given up
 BUFFER = 4 * 1024 * 1024  # bytes in the socket: a frame or two
 CHILD = (sys.executable, "-m", "penstock.annotate.media.child")
+POLL_S = 0.01
+ENDING = 100  # polls that a process which has closed its link gets to end
 LARGEST = 2 * 1024**3  # bytes of a picture
 
 
@@ -188,15 +190,8 @@ class _Child(asyncio.BufferedProtocol):
     async def answers(self, stall_s: float) -> AsyncGenerator[Said, None]:
         """Yield what it says of its job, until that is done or the process has ended."""
         while True:
-            while not self._said:
-                if self._lost:
-                    return
-                self._more.clear()
-                try:
-                    await asyncio.wait_for(self._more.wait(), stall_s)
-                except asyncio.TimeoutError:
-                    self._stalled = True
-                    return
+            if not await self._hears(stall_s):
+                return
             said = self._said.popleft()
             if len(self._said) == AHEAD - 1 and self._transport is not None and not self._lost:
                 self._transport.resume_reading()
@@ -204,21 +199,42 @@ class _Child(asyncio.BufferedProtocol):
             if isinstance(said.message, (Finished, Refused)):
                 return
 
+    async def _hears(self, stall_s: float) -> bool:
+        """Wait for the next message; returns whether there is one."""
+        if self._said:
+            return True
+        # Not wait_for: until Python 3.12 it may lose a cancel that comes with what it waits for.
+        timer = asyncio.get_running_loop().call_later(stall_s, self._stall)
+        try:
+            while not self._said and not self._lost and not self._stalled:
+                self._more.clear()
+                await self._more.wait()
+        finally:
+            timer.cancel()
+        return bool(self._said)
+
+    def _stall(self) -> None:
+        self._stalled = True
+        self._more.set()
+
     async def end(self) -> None:
         """End it, at once."""
         if self._transport is not None:
             self._transport.abort()
         else:
             self._link.close()
-        if self._lost and not self._stalled:
-            # It is ending by itself; how, is known in a moment.
-            with suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._process.wait, 1.0)
-        self._process.kill()
-        self._process.wait()  # a moment: it was killed
-        self._last = self._packet[:]
-        self._packet.close()
-        self._shared.close()
+        try:
+            # Where its link is closed it is ending by itself; how, is known in a moment.
+            for _ in range(ENDING if self._lost else 0):
+                if self._process.poll() is not None:
+                    break
+                await asyncio.sleep(POLL_S)
+        finally:
+            self._process.kill()
+            self._process.wait()  # a moment: it was killed
+            self._last = self._packet[:]
+            self._packet.close()
+            self._shared.close()
 
     # -- asyncio.BufferedProtocol --------------------------------------------------------------------
 
