@@ -292,6 +292,9 @@ NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"} | {
     "allow_host",
     "allow_origin",
     "insecure_open",
+    "mcp",
+    "tls_cert",
+    "tls_key",
 }
 FIXED = {
     "`correlation_id` that is kept": MAX_CORRELATION,

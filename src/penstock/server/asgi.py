@@ -17,7 +17,7 @@ import msgspec
 from penstock.calls.caches import CACHES
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
-from penstock.errors import CallError, ErrorCode
+from penstock.errors import CallError, ErrorCode, PenstockError
 from penstock.protocol.dispatch import Caller, Dispatcher
 from penstock.protocol.messages import Start, WireForm
 from penstock.server.door import PREFLIGHT, Door, Guest, chosen_subprotocol
@@ -45,6 +45,8 @@ from penstock.server.websocket import Socket
 
 _log = logging.getLogger("penstock.server")
 
+MCP = "/mcp"
+"""Where clients of the Model Context Protocol go, if they may; no OpenAPI document tells their language."""
 SOCKETS = ("/ws", "/v2/ws")  # either speaks V1 (`task` messages) and V2 (`command`)
 
 Handler = Callable[..., Awaitable[None]]
@@ -229,7 +231,19 @@ class Application:
             Route("/tasks/{id}/cancel", {"POST": tasks.cancel}),
             Route("/tasks/{id}/events", {"GET": tasks.events}),
             *(Route(path, handlers) for path, handlers in openai.items()),
+            *self._mcp(),
         )
+
+    def _mcp(self) -> tuple[Route, ...]:
+        if not self._settings.mcp:
+            return ()
+        try:
+            from penstock.server.mcp.door import McpDoor
+        except ModuleNotFoundError as error:
+            text = "the Model Context Protocol needs the package mcp: pip install 'penstock[mcp]'"
+            raise PenstockError(text) from error
+        door = McpDoor(self._dispatcher, self._watches, self._settings.max_body)
+        return (Route(MCP, dict.fromkeys(("GET", "POST", "DELETE"), door.handle)),)
 
     async def _answer(self, exchange: Exchange) -> None:
         path = exchange.scope["path"]
@@ -264,7 +278,9 @@ class Application:
         await self._run(exchange, body, read_workflow_start(exchange, body))
 
     async def _openapi(self, exchange: Exchange) -> None:
-        routes = [(method, route.path) for route in self.routes for method in route.handlers]
+        routes = [
+            (method, route.path) for route in self.routes if route.path != MCP for method in route.handlers
+        ]
         described = await self._dispatcher.describe()
         shown = document(described, routes, needs_key=self._door.keys is not None)
         await exchange.reply(200, msgspec.json.encode(shown))

@@ -115,7 +115,18 @@ class Exchange:
         tasks: Owns what must run beside it.
     """
 
-    __slots__ = ("also", "caller", "headers", "max_body", "outlet", "receive", "scope", "started", "wall")
+    __slots__ = (
+        "also",
+        "caller",
+        "headers",
+        "max_body",
+        "outlet",
+        "receive",
+        "scope",
+        "send",
+        "started",
+        "wall",
+    )
 
     def __init__(
         self,
@@ -130,6 +141,7 @@ class Exchange:
     ) -> None:
         self.scope = scope
         self.receive = receive
+        self.send = send
         # Taken out: it knows the scope, and a circle of references is freed late.
         direct: Outlet | None = (scope.get("extensions") or {}).pop(OUTLET_EXTENSION, None)
         self.outlet = AsgiOutlet(receive, send, tasks) if direct is None else direct

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import Self
 
 from penstock.server.sites import check_origin
 
@@ -48,9 +49,17 @@ class ServerSettings(BaseSettings):
     allow_origin: Annotated[
         str | None, Field(description="Sites whose pages may use it, with commas between; * is any.")
     ] = None
+    mcp: Annotated[
+        bool, Field(description="Serve the commands as tools of the Model Context Protocol, at /mcp.")
+    ] = False
     insecure_open: Annotated[
         bool, Field(description="Listen where others can reach the server although it has no keys.")
     ] = False
+    tls_cert: Annotated[
+        Path | None,
+        Field(description="The server's certificate, PEM; with it, nothing is spoken in clear."),
+    ] = None
+    tls_key: Annotated[Path | None, Field(description="The key of that certificate, PEM.")] = None
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_header: Annotated[
         int, Field(gt=0, description="Largest head of a request: its first line and headers.")
@@ -77,6 +86,12 @@ class ServerSettings(BaseSettings):
         for origin in words(value):
             check_origin(origin)
         return value
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together (PENSTOCK_TLS_CERT and PENSTOCK_TLS_KEY)")
+        return self
 
 
 def words(text: str | None) -> list[str]:
