@@ -28,6 +28,9 @@ from runner.clarifai.fake_server import (
     success,
     text_of,
 )
+from runner.clarifai.one_loop import anyio_backend, one_loop
+
+__all__ = ["anyio_backend", "one_loop"]  # fixtures
 
 pytestmark = pytest.mark.anyio
 

@@ -25,8 +25,11 @@ from runner.clarifai.fake_server import (
     success,
     text_of,
 )
+from runner.clarifai.one_loop import anyio_backend, one_loop
 from runner.clarifai.running import running
 from runner.clarifai.toy import Seen
+
+__all__ = ["anyio_backend", "one_loop"]  # fixtures
 
 pytestmark = pytest.mark.anyio
 

@@ -31,8 +31,11 @@ from runner.clarifai.fake_server import (
     success,
     text_of,
 )
+from runner.clarifai.one_loop import anyio_backend, one_loop
 from runner.clarifai.running import IDENTITY, running
 from runner.clarifai.toy import Seen, toy
+
+__all__ = ["anyio_backend", "one_loop"]  # fixtures
 
 pytestmark = pytest.mark.anyio
 
