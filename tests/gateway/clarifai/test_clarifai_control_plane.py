@@ -283,3 +283,25 @@ async def test_a_model_that_was_announced_is_waited_for(site: Site) -> None:
     await announce(site)
     found = await site.ask("PostModelOutputs", request("toy", "predict", {"text": "hi"}))
     assert found.status.code == codes.MODEL_BUSY_PLEASE_RETRY
+
+
+async def test_the_nodepool_of_a_runner_is_there_though_nobody_has_announced_it(site: Site) -> None:
+    site.raw()
+    cluster = service.GetComputeClusterRequest(user_app_id=USER, compute_cluster_id="cc1")
+    assert (await site.ask("GetComputeCluster", cluster)).compute_cluster.user_id == "u1"
+    nodepool = service.GetNodepoolRequest(user_app_id=USER, compute_cluster_id="cc1", nodepool_id="np1")
+    assert (await site.ask("GetNodepool", nodepool)).nodepool.compute_cluster.id == "cc1"
+    nodepool.user_app_id.user_id = "me"
+    assert code(await site.ask("GetNodepool", nodepool)) == "SUCCESS"
+    for wrong in ({"nodepool_id": "np2"}, {"compute_cluster_id": "cc2"}, {"user_app_id": {"user_id": "u2"}}):
+        asked = service.GetNodepoolRequest(user_app_id=USER, compute_cluster_id="cc1", nodepool_id="np1")
+        asked.ClearField(next(iter(wrong)))  # type: ignore[arg-type]
+        asked.MergeFrom(service.GetNodepoolRequest(**wrong))  # type: ignore[arg-type]
+        assert code(await site.ask("GetNodepool", asked)) == "NODEPOOL_DOES_NOT_EXIST"
+
+
+async def test_models_are_deleted_together(site: Site) -> None:
+    await announce(site)
+    asked = service.DeleteModelsRequest(user_app_id=APP, ids=["toy"])
+    assert code(await site.ask("DeleteModels", asked, "anna")) == "SUCCESS"
+    assert code(await site.ask("DeleteModels", asked, "anna")) == "MODEL_DOES_NOT_EXIST"

@@ -42,6 +42,6 @@ def serve_clients(hub: Hub, guard: Guard, clock: Clock | None = None) -> Clients
     services = (
         Calls(hub, targets, records, entrance, clock or SystemClock()),
         Models(records, targets, entrance),
-        ControlPlane(records, entrance),
+        ControlPlane(records, targets, entrance),
     )
     return Clients(records, services)

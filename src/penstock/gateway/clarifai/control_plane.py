@@ -5,7 +5,7 @@ Of each RPC, only what that needs; nothing is deployed, and nothing outlives the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from penstock.calls.ids import new_id
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.clarifai.entering import Context, Entrance, answer_of, answered
-from penstock.gateway.clarifai.records import Key, Records
+from penstock.gateway.clarifai.records import ME, Key, Records
+from penstock.gateway.clarifai.targets import COMPUTE_CLUSTER, NODEPOOL_LABEL, USER, Targets
 from penstock.protocol.clarifai.statuses import StatusError, success
 from penstock.protocol.dispatch import Caller
 
@@ -54,6 +55,11 @@ RUNNER = Kind(
 DEPLOYMENT = Kind("deployment", "deployment", "deployments", codes.DEPLOYMENT_DOES_NOT_EXIST)
 KINDS = (CLUSTER, NODEPOOL, RUNNER, DEPLOYMENT)
 
+_LABELS: Mapping[Kind, tuple[str, ...]] = {
+    CLUSTER: (COMPUTE_CLUSTER,),
+    NODEPOOL: (COMPUTE_CLUSTER, NODEPOOL_LABEL),
+}
+
 
 class ControlPlane:
     """Serves ``Get…``, ``List…``, ``Post…``, ``Patch…`` and ``Delete…`` of compute clusters, nodepools,
@@ -61,11 +67,13 @@ class ControlPlane:
 
     Args:
         records: Where they are kept.
+        targets: Finds the runners that are there.
         entrance: Says who asks.
     """
 
-    def __init__(self, records: Records, entrance: Entrance) -> None:
+    def __init__(self, records: Records, targets: Targets, entrance: Entrance) -> None:
         self._records = records
+        self._targets = targets
         self._entrance = entrance
         self._rpcs: dict[str, Work] = {"GetUser": self._get_user}
         for kind in KINDS:
@@ -89,6 +97,11 @@ class ControlPlane:
 
     def _get(self, kind: Kind, request: Any, caller: Caller) -> dict[str, Any]:
         key = self._key(kind, request, caller, getattr(request, f"{kind.one}_id"))
+        if self._records.get(key) is None and kind in _LABELS and self._is_connected(kind, key):
+            message = getattr(answer_of(f"Get{_titled(kind.one)}")(), kind.one)
+            message.id = key[-1]
+            self._complete(kind, message, key)
+            return {kind.one: message}
         return {kind.one: self._there(kind, key)}
 
     def _list(self, kind: Kind, request: Any, caller: Caller) -> dict[str, Any]:
@@ -132,6 +145,12 @@ class ControlPlane:
     def _key(self, kind: Kind, request: Any, caller: Caller, record_id: str) -> Key:
         user = self._records.user(request.user_app_id.user_id, caller)
         return (kind.name, user, *(getattr(request, parent) for parent in kind.parents), record_id)
+
+    def _is_connected(self, kind: Kind, key: Key) -> bool:
+        """Whether a runner says that it is of a cluster or nodepool, though nobody has announced that."""
+        said = dict(zip(_LABELS[kind], key[2:], strict=True))
+        labels = {name: value for name, value in said.items() if value}
+        return self._targets.any_has({**labels, USER: key[1]} if key[1] not in ME else labels)
 
     def _there(self, kind: Kind, key: Key) -> Any:
         message = self._records.get(key)

@@ -48,6 +48,7 @@ class Models:
             "PostModels": self._post_models,
             "PatchModels": self._patch_models,
             "DeleteModel": self._delete_model,
+            "DeleteModels": self._delete_models,
             "GetModelVersion": self._get_version,
             "ListModelVersions": self._list_versions,
             "PostModelVersions": self._post_versions,
@@ -121,6 +122,12 @@ class Models:
     def _delete_model(self, request: Any, caller: Caller) -> dict[str, Any]:
         if not self._records.remove(self._key(request, caller, request.model_id), caller):
             raise missing(codes.MODEL_DOES_NOT_EXIST, request.model_id)
+        return {}
+
+    def _delete_models(self, request: Any, caller: Caller) -> dict[str, Any]:
+        for model_id in request.ids:
+            if not self._records.remove(self._key(request, caller, model_id), caller):
+                raise missing(codes.MODEL_DOES_NOT_EXIST, model_id)
         return {}
 
     # -- versions ------------------------------------------------------------------------------------

@@ -22,7 +22,9 @@ from penstock.runtime.state import CLEANUP, INITIALIZE
 
 MODEL = "clarifai_model"
 RUNNER = "clarifai_runner"
-_USER = "clarifai_user"
+USER = "clarifai_user"
+COMPUTE_CLUSTER = "clarifai_compute_cluster"
+NODEPOOL_LABEL = "clarifai_nodepool"
 
 Signature = resources_pb2.MethodSignature
 Labels = Mapping[str, str]
@@ -77,6 +79,10 @@ class Targets:
         named = any(MODEL in runner.labels and _may_be(runner, model) for runner in self._hub.runners)
         return named or self.find(model, {}) is not None
 
+    def any_has(self, labels: Labels) -> bool:
+        """Whether there is a runner with all of these labels."""
+        return any(_has(runner, labels) for runner in self._hub.runners)
+
     def signature(self, offer: Offer) -> Signature:
         """Return a command as a method."""
         known = self._signatures.get(offer.name)
@@ -89,7 +95,7 @@ def model_labels(user_app: resources_pb2.UserAppIDSet, model_id: str, version_id
     """Return what a request says of its model, as labels."""
     said = {
         MODEL: model_id,
-        _USER: user_app.user_id,
+        USER: user_app.user_id,
         "clarifai_app": user_app.app_id,
         "clarifai_version": version_id,
     }
@@ -101,8 +107,8 @@ def selected(request: service_pb2.PostModelOutputsRequest) -> Labels:
     selector = request.runner_selector
     said = {
         RUNNER: selector.runner.id,
-        "clarifai_nodepool": selector.nodepool.id,
-        "clarifai_compute_cluster": selector.nodepool.compute_cluster.id,
+        NODEPOOL_LABEL: selector.nodepool.id,
+        COMPUTE_CLUSTER: selector.nodepool.compute_cluster.id,
     }
     return {name: value for name, value in said.items() if value}
 
@@ -126,20 +132,20 @@ def _target(found: list[Runner], asked: Labels) -> Target:
 
 def _only_one(expected: list[Runner], there: list[Runner], model: Labels) -> Target | None:
     """Return the one runner of a user that was announced for no model, as it then serves any."""
-    user = model.get(_USER)
+    user = model.get(USER)
     free = {
         runner.labels[RUNNER]
         for runner in expected
         if RUNNER in runner.labels
         and runner.labels.get(MODEL) == runner.labels[RUNNER]
-        and user in (None, runner.labels.get(_USER))
+        and user in (None, runner.labels.get(USER))
     }
     if len(free) != 1:
         return None
     (runner_id,) = free
     if not any(runner.labels.get(RUNNER) == runner_id for runner in there):
         return None
-    labels = {RUNNER: runner_id} | ({_USER: user} if user is not None else {})
+    labels = {RUNNER: runner_id} | ({USER: user} if user is not None else {})
     return Target(runner_id, Route(labels=labels), {})
 
 
