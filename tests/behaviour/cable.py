@@ -50,8 +50,8 @@ class Cable:
     def cut(self) -> None:
         """End every connection, as a network does that has lost its memory; new ones can be made."""
         for end in self._ends:
-            raw = end.get_extra_info("socket")
-            with suppress(OSError):
+            raw = end.get_extra_info("socket")  # None: closed already
+            with suppress(OSError, AttributeError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.transport.abort()
         self._ends.clear()

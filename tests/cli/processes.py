@@ -70,10 +70,10 @@ class Server:
         assert process.stdout is not None
         self.process = process
         self.ready_line = process.stdout.readline().strip()
-        found = re.search(r"http://\S+", self.ready_line)
+        found = re.search(r"https?://\S+", self.ready_line)
         assert found, f"the server did not get ready: {process.communicate(timeout=PATIENCE_S)}"
         self.url = found.group()
-        self.urls: list[str] = re.findall(r"http://\S+", self.ready_line)
+        self.urls: list[str] = re.findall(r"https?://\S+", self.ready_line)
 
     def wait_for(self, line: str) -> None:
         """Read what the server prints until it prints ``line``."""

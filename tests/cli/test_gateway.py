@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from behaviour.certificates import certify
 from behaviour.keyring import ANNA, RUNNER, holder, write_keys
 from cli.processes import PATIENCE_S, Penstock, Server, started
 from penstock.protocol.keys import Scope
@@ -124,3 +125,54 @@ def test_a_project_with_mistakes_ends_with_its_line(penstock: Penstock, tmp_path
 def test_no_gateway_is_exit_code_3_for_those_who_ask(penstock: Penstock) -> None:
     said = penstock("runners", "list", "--url", "http://127.0.0.1:1")
     assert (said.returncode, "no gateway answers" in said.stderr) == (3, True)
+
+
+def test_labels_and_keys_say_on_which_runner_a_call_runs(penstock: Penstock, tiny: Path) -> None:
+    with gateway() as at, runner(at, tiny, "--name", "one", "--label", "zone=a"):
+        until_ready(at)
+        add = ("call", "add", "a:=1", "b:=2", "--url", at.url)
+        assert penstock(*add, "--label", "zone=a", "--sticky", "anna").returncode == 0
+        said = penstock(*add, "--label", "zone=b")
+        assert (said.returncode, "no runner with the labels" in said.stderr) == (1, True)
+        said = penstock(*add, "--label", "zone")
+        assert (said.returncode, "write it as name=value" in said.stderr) == (2, True)
+
+
+def test_calls_that_name_no_command_run_the_one_that_was_set(tiny: Path) -> None:
+    with gateway("--default-command", "echo") as at, runner(at, tiny):
+        until_ready(at)
+        reply = httpx.post(f"{at.url}/predict", json={"input": {"text": "fox"}})
+        assert (reply.status_code, reply.json()["data"]) == (200, "fox")
+
+
+def test_a_certificate_encrypts_all_that_is_said(penstock: Penstock, tiny: Path, tmp_path: Path) -> None:
+    made = certify(tmp_path)
+    ca = ("--ca", made.ca)
+    with started("gateway", "--port", 0, "--tls-cert", made.certificate, "--tls-key", made.key) as process:
+        at = Server(process)
+        assert at.url.startswith("https://")
+        assert f"runners dial {at.url.replace('https', 'wss')}" in at.ready_line
+        with started("runner", tiny, "--gateway", at.url.replace("https", "wss"), *ca) as dialling:
+            assert dialling.stdout is not None
+            dialling.stdout.readline()
+            with httpx.Client(verify=made.trust) as http:
+                deadline = time.monotonic() + PATIENCE_S
+                while http.get(f"{at.url}/readyz").status_code != 200:
+                    assert time.monotonic() < deadline, "no runner came"
+                    time.sleep(0.02)
+            said = penstock("call", "predict", "prompt=Say", "--stream", "--url", at.url, *ca)
+            assert (said.returncode, said.stdout) == (0, "Once upon a time\n")
+            said = penstock("call", "echo", "text=x", "--url", at.url.replace("https", "wss"), *ca)
+            assert (said.returncode, said.stdout) == (0, '"x"\n')
+            assert (
+                "connected" in penstock("runners", "list", "--url", at.url, PENSTOCK_CA=str(made.ca)).stdout
+            )
+            said = penstock("call", "echo", "text=x", "--url", at.url)
+            assert (said.returncode, "not trusted here" in said.stderr) == (3, True)
+            dialling.send_signal(signal.SIGTERM)
+            assert dialling.wait(PATIENCE_S) == 0
+        assert at.stop() == 0
+    said = penstock("call", "echo", "text=x", "--ca", tmp_path / "nowhere.pem")
+    assert (said.returncode, "no certificates can be read there" in said.stderr) == (2, True)
+    said = penstock("run", tiny, "--tls-cert", made.certificate)
+    assert (said.returncode, "go together" in said.stderr) == (2, True)

@@ -8,6 +8,8 @@ import typer
 
 from penstock.cli.exits import Exit, fail
 from penstock.cli.inputs import read_inputs
+from penstock.cli.labels import read_labels
+from penstock.cli.trust import Ca, trusting
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -22,6 +24,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print JSON lines: the frames of a stream, or the answer.")
 ]
 TaskId = Annotated[str | None, typer.Option(help="A name for the call.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="name=value, which the runner of a gateway is to have; several times."),
+]
+Sticky = Annotated[
+    str | None, typer.Option(help="Run it on the same runner of a gateway as other calls of this key.")
+]
 Timeout = Annotated[float | None, typer.Option(help="Give up after so many seconds.")]
 
 
@@ -33,12 +42,16 @@ def call(
     json: Json = False,
     task_id: TaskId = None,
     timeout: Timeout = None,
+    label: Labels = None,
+    sticky: Sticky = None,
+    ca: Ca = None,
 ) -> None:
     """Run a command on a server; Ctrl-C cancels it.
 
     penstock call predict prompt="A fox" --stream
     """
-    given = read_inputs(inputs or ())
+    given, tls = read_inputs(inputs or ()), trusting(ca)
+    route = {"labels": read_labels(label), "sticky": sticky} if label or sticky is not None else None
 
     import asyncio
 
@@ -46,7 +59,7 @@ def call(
     from penstock.errors import CallError, ConnectionFailed, PenstockError
 
     try:
-        calling = Calling(url, name, given, task_id=task_id, timeout_s=timeout)
+        calling = Calling(url, name, given, task_id=task_id, timeout_s=timeout, route=route, tls=tls)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,6 +31,8 @@ class Calling:
         inputs: Its input.
         task_id: The call's name; invented if absent.
         timeout_s: Its total budget, in seconds.
+        route: Which runner of a gateway it is for.
+        tls: What the server's certificate is judged by.
 
     Raises:
         ValueError: ``url`` is none.
@@ -43,12 +46,15 @@ class Calling:
         *,
         task_id: str | None,
         timeout_s: float | None,
+        route: Mapping[str, Any] | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
-        self._client = AsyncClient(url)
+        self._client = AsyncClient(url, tls=tls)
         self._command = command
         self._inputs = inputs
         self._task_id = task_id or f"call-{secrets.token_hex(8)}"
         self._timeout_s = timeout_s
+        self._route = route
         self._tasks = TaskOwner()
         self._interrupted = False
 
@@ -75,7 +81,11 @@ class Calling:
             _end_interrupted(f"{self._task_id} had finished before it could be cancelled")
 
     async def _call(self, stream: bool, as_json: bool) -> None:
-        options: dict[str, Any] = {"task_id": self._task_id, "timeout_s": self._timeout_s}
+        options: dict[str, Any] = {
+            "task_id": self._task_id,
+            "timeout_s": self._timeout_s,
+            "route": self._route,
+        }
         if not stream:
             print_answer(await self._client.run(self._command, self._inputs, **options), compact=as_json)
             return

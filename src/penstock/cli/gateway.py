@@ -17,8 +17,9 @@ from penstock.cli.serving import (
     InsecureOpen,
     Metrics,
     Port,
+    TlsCert,
+    TlsKey,
     WsPort,
-    joined,
     read_settings,
     run_loop,
 )
@@ -41,19 +42,12 @@ def gateway(
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
     insecure_open: InsecureOpen = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Serve the commands of runners that dial in, until Ctrl-C."""
     log_to_stderr()
-    settings = read_settings(
-        host=host,
-        port=port,
-        ws_port=ws_port,
-        metrics=metrics,
-        auth_keys=auth_keys,
-        allow_host=joined(allow_host),
-        allow_origin=joined(allow_origin),
-        insecure_open=insecure_open,
-    )
+    settings = read_settings(**locals())
 
     from penstock.compose import build_gateway, build_metrics
     from penstock.errors import PenstockError

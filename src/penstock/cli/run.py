@@ -22,9 +22,10 @@ from penstock.cli.serving import (
     Metrics,
     Port,
     Project,
+    TlsCert,
+    TlsKey,
     Workers,
     WsPort,
-    joined,
     read_settings,
     run_loop,
 )
@@ -48,6 +49,8 @@ def run(
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
     insecure_open: InsecureOpen = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     compat: Compat = True,
     reload: Reload = False,
 ) -> None:
@@ -58,17 +61,7 @@ def run(
         reload_on_change(project)
         return
     log_to_stderr()
-    settings = read_settings(
-        host=host,
-        port=port,
-        ws_port=ws_port,
-        workers=workers,
-        metrics=metrics,
-        auth_keys=auth_keys,
-        allow_host=joined(allow_host),
-        allow_origin=joined(allow_origin),
-        insecure_open=insecure_open,
-    )
+    settings = read_settings(**locals())
     try:
         was_ready = _serve(project, engine, settings, compat)
     except Exception as error:  # noqa: BLE001 - the top of the process: author code may raise anything

@@ -10,6 +10,7 @@ import typer
 
 from penstock.cli.exits import Exit, fail
 from penstock.cli.failure import describe_failure
+from penstock.cli.labels import read_labels
 from penstock.cli.logs import log_to_stderr
 from penstock.cli.runner_clarifai import (
     Ca,
@@ -27,8 +28,11 @@ from penstock.cli.runner_clarifai import (
     server_url,
 )
 from penstock.cli.serving import Compat, Engine, Project, Workers, read_settings, run_loop
+from penstock.cli.trust import trusting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from penstock.runner.runner import Runner
     from penstock.runtime.app import App
 
@@ -72,7 +76,7 @@ def runner(
     """Offer a project's commands, or an engine's, to gateways or a server of Clarifai's, until Ctrl-C."""
     if project is None and engine is None:
         fail("name a project folder, or an engine with --engine llamacpp:smollm2-135m", Exit.USAGE)
-    url, labels = server_url(clarifai, gateways), _labels(label)
+    url, labels = server_url(clarifai, gateways), read_labels(label)
     if url is None and not gateways:
         fail("name a gateway, such as --gateway ws://127.0.0.1:8000, or a server with --clarifai", Exit.USAGE)
     if url is not None:
@@ -88,7 +92,7 @@ def runner(
     try:
         app = build_app(project, engine, settings, compat=compat)
         if url is None:
-            dialling = _dialling(app, gateways, name, token, labels, capacity)
+            dialling = _dialling(app, gateways, name, token, labels, capacity, ca)
         else:
             ids = (user_id, compute_cluster_id, nodepool_id, runner_id)
             dialling = clarifai_runner(app, project, Given(url, *ids, pat, threads, ca, keepalive))
@@ -107,23 +111,17 @@ def _dialling(
     token: str | None,
     labels: dict[str, str],
     capacity: int | None,
+    ca: Path | None,
 ) -> Runner:
     from penstock.runner.runner import Runner
 
+    tls = trusting(ca)
     try:
-        return Runner(app, gateways, name or _own_name(), token=token, labels=labels, capacity=capacity)
+        return Runner(
+            app, gateways, name or _own_name(), token=token, tls=tls, labels=labels, capacity=capacity
+        )
     except ValueError as error:
         fail(str(error), Exit.USAGE)
-
-
-def _labels(given: list[str] | None) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            fail(f"--label {text}: write it as name=value", Exit.USAGE)
-        labels[name] = value
-    return labels
 
 
 def _own_name() -> str:

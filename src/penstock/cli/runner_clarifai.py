@@ -54,7 +54,7 @@ Threads = Annotated[
 Ca = Annotated[
     Path | None,
     typer.Option(
-        envvar="CLARIFAI_ROOT_CERTIFICATES_PATH",
+        envvar=["PENSTOCK_CA", "CLARIFAI_ROOT_CERTIFICATES_PATH"],
         exists=True,
         dir_okay=False,
         help="Certificates, PEM, that are trusted instead of the machine's.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 import typer
 
 from penstock.cli.call import DEFAULT_URL
 from penstock.cli.exits import Exit, fail
+from penstock.cli.trust import Ca, trusting
 
 Url = Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="The gateway.")]
 ApiKey = Annotated[
@@ -23,9 +25,9 @@ runners = typer.Typer(help="The runners of a gateway.", no_args_is_help=True, ri
 
 
 @runners.command("list")
-def list_(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
+def list_(url: Url = DEFAULT_URL, api_key: ApiKey = None, ca: Ca = None, as_json: Json = False) -> None:
     """Show the runners that are there, or may come back."""
-    found = _ask("GET", url, api_key, "")["runners"]
+    found = _ask("GET", Gateway(url, api_key, ca), "")["runners"]
     if as_json:
         import msgspec
 
@@ -38,30 +40,46 @@ def list_(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False)
 
 
 @runners.command()
-def drain(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, undo: Undo = False) -> None:
+def drain(
+    name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, ca: Ca = None, undo: Undo = False
+) -> None:
     """Give a runner no more calls; those it has go on."""
-    print(_line(_ask("DELETE" if undo else "POST", url, api_key, f"/{_spelt(name)}/drain")))
+    print(_line(_ask("DELETE" if undo else "POST", Gateway(url, api_key, ca), f"/{_spelt(name)}/drain")))
 
 
 @runners.command()
-def weigh(name: Name, weight: Share, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def weigh(name: Name, weight: Share, url: Url = DEFAULT_URL, api_key: ApiKey = None, ca: Ca = None) -> None:
     """Give a runner another share of the calls."""
-    print(_line(_ask("POST", url, api_key, f"/{_spelt(name)}/weight", {"weight": weight})))
+    print(_line(_ask("POST", Gateway(url, api_key, ca), f"/{_spelt(name)}/weight", {"weight": weight})))
 
 
 @runners.command()
-def remove(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def remove(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, ca: Ca = None) -> None:
     """Send a runner away for good; its calls fail, or run elsewhere."""
-    print(_line(_ask("DELETE", url, api_key, f"/{_spelt(name)}")))
+    print(_line(_ask("DELETE", Gateway(url, api_key, ca), f"/{_spelt(name)}")))
 
 
-def _ask(method: str, url: str, api_key: str | None, path: str, body: object = None) -> Any:
+class Gateway(NamedTuple):
+    """Whom to ask."""
+
+    url: str
+    api_key: str | None
+    ca: Path | None
+
+
+def _ask(method: str, gateway: Gateway, path: str, body: object = None) -> Any:
     import httpx
 
-    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    url = gateway.url
+    headers = {} if gateway.api_key is None else {"authorization": f"Bearer {gateway.api_key}"}
     try:
         reply = httpx.request(
-            method, f"{url.rstrip('/')}/v2/runners{path}", json=body, headers=headers, timeout=30
+            method,
+            f"{url.rstrip('/')}/v2/runners{path}",
+            json=body,
+            headers=headers,
+            timeout=30,
+            verify=trusting(gateway.ca) or True,
         )
     except httpx.InvalidURL as error:
         fail(f"{url} is no URL: {error}", Exit.USAGE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,19 +64,22 @@ InsecureOpen = Annotated[
         help="Listen where others can reach the server although it has no keys (PENSTOCK_INSECURE_OPEN).",
     ),
 ]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(help="The server's certificate, PEM; nothing is spoken in clear then (PENSTOCK_TLS_CERT)."),
+]
+TlsKey = Annotated[Path | None, typer.Option(help="The key of the certificate, PEM (PENSTOCK_TLS_KEY).")]
 Compat = Annotated[
     bool,
     typer.Option(help="Let the project import penstock as xumi, clarifai_protocol and sagellm_protocol."),
 ]
 
 
-def joined(given: list[str] | None) -> str | None:
-    """Return what was given several times as one setting."""
-    return ",".join(given) if given else None
-
-
 def read_settings(**flags: object) -> ServerSettings:
     """Return the settings of a server; flags that were not given leave them to the environment.
+
+    Args:
+        flags: What a verb was given, by name; what is no setting is passed over.
 
     Raises:
         typer.Exit: One does not fit.
@@ -85,16 +88,24 @@ def read_settings(**flags: object) -> ServerSettings:
 
     from penstock.server.settings import ServerSettings
 
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    known = ServerSettings.model_fields
+    given: dict[str, Any] = {
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in flags.items()
+        if name in known and value not in (None, [])
+    }
     try:
         return ServerSettings(**given)
     except ValidationError as error:
-        faults = (f"{_spell(str(fault['loc'][0]))}: {fault['msg']}" for fault in error.errors())
+        faults = (_say(fault["loc"], fault["msg"]) for fault in error.errors())
         fail("; ".join(faults), Exit.USAGE)
 
 
-def _spell(setting: str) -> str:
-    return f"{setting} (--{setting.replace('_', '-')} or PENSTOCK_{setting.upper()})"
+def _say(where: Sequence[object], what: str) -> str:
+    if not where:
+        return what
+    setting = str(where[0])
+    return f"{setting} (--{setting.replace('_', '-')} or PENSTOCK_{setting.upper()}): {what}"
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,12 @@ import httpx
 from penstock.client.http import HttpTransport, StreamForm
 from penstock.client.local import LocalTransport
 from penstock.client.outcome import answer_of
-from penstock.client.request import encode_input, join_input
+from penstock.client.request import encode_input, join_input, read_route
 from penstock.client.stream import AsyncStream
 from penstock.client.transport import ServerHealth, Task, Transport
 from penstock.protocol.codec import MAX_FRAME
 from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher
-from penstock.protocol.messages import OnDisconnect, Start
+from penstock.protocol.messages import OnDisconnect, Route, Start
 
 
 class AsyncClient:
@@ -37,8 +38,10 @@ class AsyncClient:
         form: How streams travel over HTTP.
         silence_s: Seconds a stream over HTTP may be silent before it is given up; None: for ever.
         max_frame: Largest frame or answer that is taken over a network, in bytes.
-        http: An httpx client to use instead of an own one, for TLS, proxies or tests; it stays the caller's
-            to close.
+        tls: What a server's certificate is judged by, such as
+            ``ssl.create_default_context(cafile="ca.pem")``; by default those that the machine trusts.
+        http: An httpx client to use instead of an own one, for proxies or tests; it stays the caller's to
+            close.
 
     Raises:
         ValueError: ``target`` is text, but no http, https, ws or wss URL.
@@ -53,6 +56,7 @@ class AsyncClient:
         form: StreamForm = "ndjson",
         silence_s: float | None = None,
         max_frame: int = MAX_FRAME,
+        tls: ssl.SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self._timeout_s = timeout_s
@@ -62,10 +66,18 @@ class AsyncClient:
             # Loaded where it is used: it takes as long as the rest of this module.
             from penstock.client.websocket import WebSocketTransport
 
-            self._transport = WebSocketTransport(target, api_key=api_key, max_frame=max_frame, http=http)
+            self._transport = WebSocketTransport(
+                target, api_key=api_key, max_frame=max_frame, tls=tls, http=http
+            )
         elif isinstance(target, str):
             self._transport = HttpTransport(
-                target, api_key=api_key, form=form, silence_s=silence_s, max_frame=max_frame, http=http
+                target,
+                api_key=api_key,
+                form=form,
+                silence_s=silence_s,
+                max_frame=max_frame,
+                tls=tls,
+                http=http,
             )
         else:
             self._transport = LocalTransport(target)
@@ -91,6 +103,7 @@ class AsyncClient:
         task_id: str | None = None,
         timeout_s: float | None = None,
         on_disconnect: object = None,
+        route: Route | Mapping[str, Any] | None = None,
         output_config: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
         **named: Any,
@@ -107,6 +120,8 @@ class AsyncClient:
             timeout_s: Total budget in seconds.
             on_disconnect: What becomes of the call when this caller leaves: ``"cancel"``, ``"continue"`` or
                 ``{"grace_s": seconds}``; without it what the command's settings say, else ``"cancel"``.
+            route: Which runner of a gateway it is for: ``{"labels": {...}}`` that it has, ``{"sticky": key}``
+                the same one as others of that key, or both; elsewhere it means nothing.
             output_config: Passed to the command as it is.
             correlation_id: `X-Request-Id`; invented if absent.
             **named: More input.
@@ -124,6 +139,7 @@ class AsyncClient:
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
+            route=route,
             output_config=output_config,
         )
         return await self._answer(start, correlation_id)
@@ -137,6 +153,7 @@ class AsyncClient:
         task_id: str | None = None,
         timeout_s: float | None = None,
         on_disconnect: object = None,
+        route: Route | Mapping[str, Any] | None = None,
         output_config: Mapping[str, Any] | None = None,
         notes: bool = False,
         more_input: bool = False,
@@ -151,6 +168,7 @@ class AsyncClient:
             task_id: A name for the call.
             timeout_s: Total budget in seconds.
             on_disconnect: What becomes of the call when its stream is left.
+            route: Which runner of a gateway it is for.
             output_config: Passed to the command as it is.
             notes: Whether ``stream.frames()`` shows the place in the queue and progress, too.
             more_input: Whether ``stream.send`` gives more items to a command that takes a stream, until
@@ -169,6 +187,7 @@ class AsyncClient:
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
+            route=route,
             output_config=output_config,
             notes=notes,
             more_input=more_input,
@@ -184,6 +203,7 @@ class AsyncClient:
         task_id: str | None = None,
         timeout_s: float | None = None,
         on_disconnect: object = None,
+        route: Route | Mapping[str, Any] | None = None,
         **named: Any,
     ) -> AsyncStream:
         """Return a workflow's stream: the items of its steps, then its output.
@@ -201,6 +221,7 @@ class AsyncClient:
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
+            route=route,
         )
         return self._stream(start)
 
@@ -213,6 +234,7 @@ class AsyncClient:
         task_id: str | None = None,
         timeout_s: float | None = None,
         on_disconnect: object = None,
+        route: Route | Mapping[str, Any] | None = None,
         **named: Any,
     ) -> Any:
         """Run a workflow; return its output.  Arguments and errors as for ``run``."""
@@ -224,6 +246,7 @@ class AsyncClient:
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
+            route=route,
         )
         return await self._answer(start)
 
@@ -281,6 +304,7 @@ class AsyncClient:
         task_id: str | None,
         timeout_s: float | None,
         on_disconnect: object,
+        route: Route | Mapping[str, Any] | None,
         output_config: Mapping[str, Any] | None = None,
         notes: bool = False,
         more_input: bool = False,
@@ -297,4 +321,5 @@ class AsyncClient:
             on_disconnect=None if on_disconnect is None else OnDisconnect.parse(on_disconnect),
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             more_input=more_input,
+            route=read_route(route),
         )

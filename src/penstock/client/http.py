@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from penstock.client.http_reply import HttpReply, describe, foreign, read_body, refusal
+from penstock.client.http_reply import HttpReply, describe, distrusted, foreign, read_body, refusal
 from penstock.client.request import fields_of
 from penstock.client.transport import Reply, ServerHealth, Task
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
@@ -52,8 +52,9 @@ class HttpTransport:
         silence_s: Seconds a stream may be silent before it is given up; None: for ever.  Servers send a
             keep-alive after 15 s.
         max_frame: Largest frame or answer that is taken, in bytes.
-        http: An httpx client to use instead of an own one, for TLS, proxies or tests; closing this
-            transport does not close it.
+        tls: What the server's certificate is judged by; None is by those that the machine trusts.
+        http: An httpx client to use instead of an own one, for proxies or tests; closing this transport does
+            not close it.
 
     Raises:
         ValueError: ``url`` is no http or https URL.
@@ -67,6 +68,7 @@ class HttpTransport:
         form: StreamForm = "ndjson",
         silence_s: float | None = None,
         max_frame: int = MAX_FRAME,
+        tls: ssl.SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self._url = _checked(url)
@@ -77,7 +79,7 @@ class HttpTransport:
         self._silence_s = silence_s
         self._max_frame = max_frame
         self._owned = http is None
-        self._http = http or _client(self._url)
+        self._http = http or _client(self._url, tls)
 
     async def run(self, start: Start, correlation_id: str) -> Frame:
         """See ``Transport.run``."""
@@ -197,6 +199,8 @@ class HttpTransport:
     def _failed(self, error: httpx.TransportError) -> CallError:
         if isinstance(error, httpx.LocalProtocolError):
             return CallError(f"the request cannot be sent: {error}", ErrorCode.INVALID_ARGUMENT)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return distrusted(self._url, str(error).partition("failed: ")[2] or str(error))
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             return ConnectionFailed(
                 f"no server answers at {self._url} ({describe(error)}): "
@@ -223,13 +227,13 @@ def is_loopback(url: httpx.URL) -> bool:
     return url.host in _LOOPBACK
 
 
-def _client(url: str) -> httpx.AsyncClient:
+def _client(url: str, tls: ssl.SSLContext | None) -> httpx.AsyncClient:
     """Return a client with as many connections as there are streams, so that a cancel never waits for one.
     A proxy of the environment is no way to this machine itself."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
     trust_env = not is_loopback(httpx.URL(url))
     if url.startswith("https:"):
-        return httpx.AsyncClient(limits=limits, trust_env=trust_env)
+        return httpx.AsyncClient(limits=limits, trust_env=trust_env, verify=True if tls is None else tls)
     # Reading the certificates takes 20 ms.  A context without any trusts nobody, should it ever be used.
     trusts_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.AsyncClient(limits=limits, trust_env=trust_env, verify=trusts_nobody)

@@ -148,6 +148,14 @@ def describe(error: httpx.TransportError) -> str:
     return str(error) or type(error).__name__
 
 
+def distrusted(url: str, why: str) -> ConnectionFailed:
+    """Return what is raised where a server's certificate is not trusted."""
+    return ConnectionFailed(
+        f"{url} shows a certificate that is not trusted here ({why}): give the client the CA that vouches "
+        "for it (tls=, or --ca), or check the address"
+    )
+
+
 class _Typed(msgspec.Struct):
     type: str
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.messages import Start
+from penstock.protocol.messages import Route, Start
 from penstock.protocol.values import encode_value
 
 
@@ -35,6 +35,23 @@ def encode_input(value: Any) -> bytes:
         return encode_value(msgspec.to_builtins(value, enc_hook=_dump, str_keys=True))
     except (CallError, TypeError, ValueError, RecursionError) as error:
         raise CallError(f"the input cannot be sent: {error}", ErrorCode.INVALID_ARGUMENT) from error
+
+
+def read_route(given: Route | Mapping[str, Any] | None) -> Route | None:
+    """Return for which runner of a gateway a call is.
+
+    Raises:
+        CallError: ``invalid_argument``; it has other parts than ``labels`` and ``sticky``, or of other kinds.
+    """
+    if given is None or isinstance(given, Route):
+        return given
+    try:
+        if unknown := sorted(map(str, given.keys() - {"labels", "sticky"})):
+            raise ValueError(f"it has no {', '.join(unknown)[:80]}")
+        return msgspec.convert(dict(given), Route)
+    except ValueError as error:
+        what = 'is {"labels": {name: value}, "sticky": key}, each optional'
+        raise CallError(f"route {what}: {error}", ErrorCode.INVALID_ARGUMENT) from error
 
 
 def fields_of(start: Start) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import ssl
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -83,6 +84,7 @@ class WebSocketTransport:
         url: Where it is, such as ``ws://127.0.0.1:8000``; without a path, `/v2/ws` is meant.
         api_key: Sent as a bearer token.
         max_frame: Largest frame that is taken, in bytes.
+        tls: What the server's certificate is judged by; None is by those that the machine trusts.
         http: An httpx client for what goes over HTTP; it stays the caller's to close.
 
     Raises:
@@ -95,14 +97,15 @@ class WebSocketTransport:
         *,
         api_key: str | None = None,
         max_frame: int = MAX_FRAME,
+        tls: ssl.SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         parsed = _checked(url)
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._address = Address(str(parsed), headers, max_frame, is_loopback(parsed))
+        self._address = Address(str(parsed), headers, max_frame, is_loopback(parsed), tls)
         scheme = parsed.scheme.replace("ws", "http")
         base = str(parsed.copy_with(scheme=scheme, raw_path=b"/"))
-        self._http = HttpTransport(base, api_key=api_key, max_frame=max_frame, http=http)
+        self._http = HttpTransport(base, api_key=api_key, max_frame=max_frame, tls=tls, http=http)
         self._sockets: list[SharedSocket] = []
         self._dialling = asyncio.Lock()
         self._reading = TaskOwner()

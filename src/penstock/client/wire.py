@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from penstock.client.http_reply import type_of
+from penstock.client.http_reply import distrusted, type_of
 from penstock.client.outcome import code_of_status, error_of
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
 from penstock.protocol.codec import MAX_FRAME
@@ -31,12 +32,14 @@ class Address(NamedTuple):
         headers: Sent with the request.
         max_frame: Largest message that is taken, in bytes.
         direct: Whether a proxy of the environment is passed over.
+        tls: What the server's certificate is judged by; None is by those that the machine trusts.
     """
 
     url: str
     headers: Mapping[str, str]
     max_frame: int
     direct: bool
+    tls: ssl.SSLContext | None
 
 
 class Hangup(Exception):
@@ -137,9 +140,12 @@ async def dial(address: Address, *, always_read: bool) -> Wire:
             max_queue=None if always_read else QUEUE,
             max_size=address.max_frame,
             proxy=None if address.direct else True,
+            ssl=(address.tls or True) if address.url.startswith("wss:") else None,
         )
     except InvalidStatus as error:
         raise _refused(address, error.response.status_code, error.response.body) from error
+    except ssl.SSLCertVerificationError as error:
+        raise distrusted(address.url, error.verify_message) from error
     except (OSError, TimeoutError, EOFError, WebSocketException) as error:
         raise ConnectionFailed(
             f"no WebSocket answers at {address.url} ({str(error) or type(error).__name__}): "

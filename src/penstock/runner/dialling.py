@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import ssl
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -31,10 +32,12 @@ class Target(NamedTuple):
     Attributes:
         url: Such as ``ws://gateway:8000/v2/runners``.
         token: Sent in the header Authorization only.
+        tls: What the gateway's certificate is judged by; None is by those that the machine trusts.
     """
 
     url: str
     token: str | None
+    tls: ssl.SSLContext | None = None
 
 
 class _NoRedirects(connect):
@@ -135,17 +138,21 @@ async def _connect(target: Target) -> ClientConnection:
             max_queue=16,
             max_size=MAX_MESSAGE + MAX_PARCEL,
             proxy=None if is_loopback(urlsplit(target.url).hostname or "") else True,
+            ssl=(target.tls or True) if target.url.startswith("wss:") else None,
         )
     except InvalidStatus as error:
         status = error.response.status_code
         code = _CODES.get(status, ErrorCode.UNAVAILABLE)
         raise CallError(f"{target.url} answered HTTP {status} and no WebSocket", code) from error
+    except ssl.SSLCertVerificationError as error:
+        text = f"{target.url} shows a certificate that is not trusted here ({error.verify_message})"
+        raise ConnectionFailed(f"{text}; name the CA that vouches for it with --ca") from error
     except (OSError, TimeoutError, EOFError, WebSocketException) as error:
         why = str(error) or type(error).__name__
         raise ConnectionFailed(f"no gateway answers at {target.url} ({why})") from error
 
 
-def target_of(url: str, token: str | None) -> Target:
+def target_of(url: str, token: str | None, tls: ssl.SSLContext | None = None) -> Target:
     """Read a gateway's URL; without a path, `/v2/runners` is meant.
 
     Raises:
@@ -156,7 +163,7 @@ def target_of(url: str, token: str | None) -> Target:
         raise ValueError(f"{url[:100]!r} is no gateway's URL; write it like wss://gateway.example:8000")
     if token is not None and parts.scheme == "ws" and not is_loopback(parts.hostname):
         _log.warning("the token goes to %s without encryption; use wss:// where others can listen", url)
-    return Target(parts._replace(path=parts.path.rstrip("/") or PATH).geturl(), token)
+    return Target(parts._replace(path=parts.path.rstrip("/") or PATH).geturl(), token, tls)
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -29,6 +30,7 @@ class Runner:
         urls: The gateways, such as ``ws://127.0.0.1:8000``; each has a session of its own.
         name: Of this runner; a gateway has no two of one name.
         token: The key of this runner.
+        tls: What a gateway's certificate is judged by; None is by those that the machine trusts.
         labels: For calls that ask for some.
         capacity: Calls at once, whatever they are; None sets no bound besides those of the commands.
         clock: Tells the time.
@@ -45,13 +47,14 @@ class Runner:
         name: str,
         *,
         token: str | None = None,
+        tls: ssl.SSLContext | None = None,
         labels: Mapping[str, str] | None = None,
         capacity: int | None = None,
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._app = app
-        self._targets = [target_of(url, token) for url in dict.fromkeys(urls)]
+        self._targets = [target_of(url, token, tls) for url in dict.fromkeys(urls)]
         self._name = check_name(name)
         self._labels = dict(labels or {})
         self._capacity = capacity or MAX_CONCURRENCY

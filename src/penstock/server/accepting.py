@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -30,11 +31,21 @@ class Acceptor:
     Args:
         listener: The socket, which stays its owner's.
         protocol: Makes the protocol of a connection.
+        tls: Encrypts it; None leaves it in clear.
+        handshake_s: How long that may take to begin.
     """
 
-    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
+        handshake_s: float = 10.0,
+    ) -> None:
         self._listener = listener
         self._protocol = protocol
+        self._tls = tls
+        self._handshake_s = None if tls is None else handshake_s
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskOwner()
         self._pause: asyncio.TimerHandle | None = None
@@ -83,14 +94,29 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection)
-        except OSError:  # it has left already
+            await self._loop.connect_accepted_socket(
+                self._protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
+            )
+        except OSError:  # it has left already, or does not speak TLS
             connection.close()
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, with signals left to others, and with acceptors of its own where the event loop
-    watches sockets."""
+    watches sockets.
+
+    Args:
+        config: Of uvicorn.
+        tls: Encrypts the connections; None leaves them in clear.
+        handshake_s: How long that may take to begin.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, tls: ssl.SSLContext | None = None, handshake_s: float = 10.0
+    ) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._handshake_s = handshake_s
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -100,9 +126,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on ``sockets``."""
         if not _watches_sockets():
+            self.config.ssl = self._tls
             await super().startup(sockets)
             return
-        self.servers = [Acceptor(listener, self._protocol) for listener in sockets or ()]  # type: ignore[misc]
+        acceptors = [
+            Acceptor(listener, self._protocol, self._tls, self._handshake_s) for listener in sockets or ()
+        ]
+        self.servers = acceptors  # type: ignore[assignment]
         self.started = True
 
     def _protocol(self) -> asyncio.Protocol:

@@ -20,7 +20,7 @@ from websockets.http11 import Response
 
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.server.refusal import refusal
-from penstock.server.slow_peer import LEAVE_S, SLOW_READER_S, STOP_S, SlowPeer
+from penstock.server.slow_peer import LEAVE_S, SLOW_READER_S, STOP_S, SlowPeer, unsent
 
 BATCH_EXTENSION = "penstock.websocket.batch"
 BATCH_MESSAGE = "penstock.websocket.send"
@@ -155,7 +155,7 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
 
     def eof_received(self) -> None:
         """Take a half-close for leaving, at once: what is unsent would hold the connection open."""
-        if self.transport.get_write_buffer_size():
+        if unsent(self.transport):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -29,6 +29,7 @@ from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings, words
 from penstock.server.sites import Sites
 from penstock.server.tcp import buffer_little, find_vanished
+from penstock.server.tls import read_certificate
 
 _log = logging.getLogger("penstock.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,7 +55,7 @@ class Host:
         extension: More that is answered.
 
     Raises:
-        PenstockError: The keys cannot be read.
+        PenstockError: The keys, or the certificate, cannot be read.
     """
 
     def __init__(
@@ -69,8 +70,12 @@ class Host:
         self._settings = settings
         self._ready = ready
         self._keys = None if settings.auth_keys is None else Keys(settings.auth_keys)
+        tls = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            tls = read_certificate(settings.tls_cert, settings.tls_key)
         self._sites = Sites(words(settings.allow_host), words(settings.allow_origin))
         door = Door(self._sites, self._keys)
+        self._services = [make(door) for make in (extension or Extension()).services]
         self._application = Application(
             hosted, settings, exposition=exposition, door=door, extension=extension
         )
@@ -94,7 +99,9 @@ class Host:
                 proxy_headers=False,  # nothing here asks for them, and who sends them is not known
                 timeout_keep_alive=round(settings.keep_alive_s),
                 timeout_graceful_shutdown=1,
-            )
+            ),
+            tls,
+            settings.header_s,
         )
 
     def stop(self) -> None:
@@ -120,9 +127,12 @@ class Host:
         serving = self._tasks.start(self._server.serve(sockets=listeners), name="uvicorn")
         with self._signals(), self._watched_keys():
             try:
-                await self._until_stopped(" and ".join(map(address_of, listeners)))
+                await self._until_stopped(" and ".join(self._address_of(listener) for listener in listeners))
             finally:
                 await self._wind_up(serving)
+
+    def _address_of(self, listener: socket.socket) -> str:
+        return address_of(listener, "http" if self._settings.tls_cert is None else "https")
 
     async def _until_stopped(self, address: str) -> None:
         starting = self._starting = self._tasks.start(self._hosted.start(), name="start", awaited=True)
@@ -132,15 +142,21 @@ class Host:
             starting.cancel()
             return
         await starting
+        for service in self._services:
+            await service.start()
         with rare_collections():
             self._ready(address)
             await stopping
             _log.info("stopping: new calls are refused, those in flight may finish")
+            for service in self._services:
+                service.drain()
             self._draining = self._tasks.start(self._hosted.drain(), name="drain")
             await asyncio.wait((self._draining,))
 
     async def _wind_up(self, serving: asyncio.Task[None]) -> None:
         await self._hosted.aclose()
+        for service in self._services:
+            await service.aclose()
         await self._application.close_sockets()
         self._server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
@@ -253,7 +269,7 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
         ) from error
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, scheme: str = "http") -> str:
     """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

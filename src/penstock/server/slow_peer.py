@@ -42,7 +42,7 @@ class SlowPeer:
 
     def stalled(self) -> None:
         """Say that too much waits: from now on the peer must take some of it."""
-        self._waiting = self._transport.get_write_buffer_size()
+        self._waiting = unsent(self._transport)
         self._slow = self._loop.call_later(self._patience_s, self._look)
 
     def reads(self) -> None:
@@ -52,7 +52,7 @@ class SlowPeer:
 
     def leave_within(self, seconds: float) -> None:
         """Bound the time in which a connection that was closed may send what is left."""
-        if self._transport.get_write_buffer_size():
+        if unsent(self._transport):
             _cancel(self._leaving)
             self._leaving = self._loop.call_later(seconds, self._transport.abort)
 
@@ -63,7 +63,7 @@ class SlowPeer:
         self._leaving = None
 
     def _look(self) -> None:
-        waiting = self._transport.get_write_buffer_size()
+        waiting = unsent(self._transport)
         if waiting < self._waiting:  # slow, and alive
             self.stalled()
             return
@@ -73,6 +73,14 @@ class SlowPeer:
             self._patience_s,
         )
         self._transport.abort()
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Return how many bytes of what was written have not left."""
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:  # asyncio's TLS transport has forgotten its parts once it was closed twice
+        return 0
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
