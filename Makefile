@@ -10,6 +10,14 @@ PYTHON2 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/2.7*/bin/python) $(she
 AUTOBAHN := $(VENV)/autobahn27
 export PYTHON2
 
+# Clarifai's own runner and SDK, for the tests of the link to them, have an environment of their own, with a Python
+# that there are wheels for; where it cannot be had those tests are skipped.
+CLARIFAI := .venv-clarifai
+CLARIFAI_PYTHON ?= $(shell for version in 3.11 3.12 3.10; do \
+	python$$version -c "" 2>/dev/null && command -v python$$version && break; done)
+PENSTOCK_CLARIFAI_PYTHON ?= $(CURDIR)/$(CLARIFAI)/bin/python
+export PENSTOCK_CLARIFAI_PYTHON
+
 # Where `make test-transformers` runs, and the torch it is tried with; TORCH_WHEEL=torch takes any.
 TORCH ?= .venv-torch
 TORCH_WHEEL ?= torch==2.13.0
@@ -23,7 +31,7 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clean
+.PHONY: help demo test test-all cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai clean
 .DEFAULT_GOAL := help
 
 help:
@@ -59,7 +67,16 @@ autobahn: $(READY)
 			>/dev/null 2>&1 && mv $(AUTOBAHN).new $(AUTOBAHN) || echo "it cannot be had; its tests are skipped"; \
 	fi
 
-test: model autobahn
+clarifai:
+	@if [ ! -x "$(PENSTOCK_CLARIFAI_PYTHON)" ] || [ -d $(CLARIFAI) -a ! -e $(CLARIFAI)/.ready ]; then \
+		echo "installing Clarifai's packages into $(CLARIFAI)"; \
+		scripts/venv.sh $(CLARIFAI) "$(CLARIFAI_PYTHON)" && \
+		$(CLARIFAI)/bin/python -m pip install --quiet --disable-pip-version-check clarifai clarifai-protocol \
+			>/dev/null 2>&1 && touch $(CLARIFAI)/.ready || \
+			{ rm -rf $(CLARIFAI); echo "they cannot be had; their tests are skipped"; }; \
+	fi
+
+test: model autobahn clarifai
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-all:
