@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from annotate import films
-from penstock.annotate.media.child import Unreadable
 from penstock.annotate.media.messages import Finished, Hole, Job, Limits, Message, Opened, Picture, Place
 from penstock.annotate.media.sampling import Sampling
+from penstock.annotate.media.speaker import Unreadable
 
 pytest.importorskip("av")
 

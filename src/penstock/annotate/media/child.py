@@ -6,65 +6,16 @@ there is.  Run as ``python -m penstock.annotate.media.child SOCKET PACKET``, bot
 
 from __future__ import annotations
 
-import base64
 import mmap
 import os
 import socket
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 
-from penstock.annotate.media.messages import (
-    LENGTHS,
-    PACKET,
-    Job,
-    Message,
-    Passed,
-    Refused,
-    read_job,
-    write,
-)
+from penstock.annotate.media.messages import LENGTHS, PACKET, Job, Refused, read_job
+from penstock.annotate.media.speaker import Speaker, Unreadable
 
-PASSED_S = 0.2  # between two signs of life
 BUFFER = 4 * 1024 * 1024  # bytes; some frames fit
-
-Emit = Callable[[Message, bytes], None]
-
-
-class Unreadable(Exception):
-    """The file cannot be decoded; the text says why, for a person."""
-
-
-class Speaker:
-    """Says what was found, and which packet is being decoded.
-
-    Args:
-        link: To the one who asked.
-        packet: Shared with it.
-    """
-
-    def __init__(self, link: socket.socket, packet: mmap.mmap) -> None:
-        self._link = link
-        self._packet = packet
-        self._spoke = time.monotonic()
-
-    def say(self, message: Message, picture: bytes = b"") -> None:
-        """Send a message; the one who asked may let this wait."""
-        head, body = write(message, base64.b64encode(picture) if picture else b"")
-        self._link.sendall(head)
-        if body:
-            self._link.sendall(body)
-        self._spoke = time.monotonic()
-
-    def passed(self, frame: int, t: Callable[[], str]) -> None:
-        """Give a sign of life, if the last one is some time ago."""
-        if time.monotonic() - self._spoke > PASSED_S:
-            self.say(Passed(frame=frame, t=t()))
-
-    def at(self, packet: int) -> None:
-        """Note which packet is decoded next; it can be read when this process is gone."""
-        PACKET.pack_into(self._packet, 0, packet)
 
 
 def serve(link: socket.socket, packet: mmap.mmap) -> None:
@@ -84,6 +35,8 @@ def serve(link: socket.socket, packet: mmap.mmap) -> None:
             speaker.say(
                 Refused(message=f"it takes more than the {job.limits.memory} bytes of memory allowed")
             )
+        except Exception as error:  # noqa: BLE001 - the top of the process: what a decoder raises has no end
+            speaker.say(Refused(message=f"it cannot be decoded: {type(error).__name__}: {error}"))
 
 
 def _decode(job: Job, speaker: Speaker) -> None:

@@ -34,7 +34,7 @@ from penstock.annotate.media.messages import (
 )
 
 AHEAD = 4  # messages that are taken before they are asked for
-CRASHES = 20  # of one file; past that it is given up
+CRASHES = 20
 BUFFER = 4 * 1024 * 1024  # bytes in the socket: a frame or two
 CHILD = (sys.executable, "-m", "penstock.annotate.media.child")
 POLL_S = 0.01
@@ -72,10 +72,12 @@ class Decoder:
 
     Args:
         command: What is run; the numbers of the socket and of the shared file are put behind it.
+        crashes: How often a process may end over one file, before that is given up.
     """
 
-    def __init__(self, command: Sequence[str] = CHILD) -> None:
+    def __init__(self, command: Sequence[str] = CHILD, *, crashes: int = CRASHES) -> None:
         self._command = command
+        self._crashes = crashes
         self._child: _Child | None = None
 
     async def decode(self, job: Job) -> AsyncGenerator[Said, None]:
@@ -84,7 +86,7 @@ class Decoder:
         Leaving it ends the process at once, in the middle of whatever it does.
         """
         crashed_at: int | None = None
-        for count in range(CRASHES + 1):
+        for count in range(self._crashes + 1):
             child = await self._ready()
             child.ask(job)
             whole = False
@@ -101,7 +103,7 @@ class Decoder:
                 return
             # A crash that comes again at the same packet is the packet's doing.
             again = child.packet >= 0 and child.packet == crashed_at
-            given_up = count == CRASHES or (child.packet < 0 and count > 0)
+            given_up = count == self._crashes or (child.packet < 0 and count > 0)
             if again:
                 job = msgspec.structs.replace(job, avoid=(*job.avoid, child.packet))
             crashed_at = None if again else child.packet

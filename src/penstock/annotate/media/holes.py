@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-from penstock.annotate.media.child import Speaker
 from penstock.annotate.media.messages import Hole, Hurt
+from penstock.annotate.media.speaker import Speaker
 from penstock.annotate.records import seconds_text
 
 NEAR = 30  # frames; damage closer together than this is one interval

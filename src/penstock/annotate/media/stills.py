@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from penstock.annotate.media.child import Speaker, Unreadable
 from penstock.annotate.media.messages import Finished, Job, Opened, Picture, Place
 from penstock.annotate.media.sampling import THUMB, Sampler
+from penstock.annotate.media.speaker import Speaker, Unreadable
 from penstock.annotate.records import seconds_text
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import av
 import av.error
 from av.video.reformatter import VideoReformatter
 
-from penstock.annotate.media.child import Speaker, Unreadable
 from penstock.annotate.media.holes import Holes
 from penstock.annotate.media.messages import Finished, Job, Opened, Picture, Place
 from penstock.annotate.media.sampling import THUMB, Sampler
+from penstock.annotate.media.speaker import Speaker, Unreadable
 from penstock.annotate.media.timing import Timing, declared_seconds, exact
 from penstock.annotate.records import seconds_text
 
@@ -154,10 +154,10 @@ class _Reading:
                 number += 1
 
     def _of_packet(self, packet: Packet[VideoStream], number: int) -> list[VideoFrame]:
-        self._speaker.at(number)
         if number in self._job.avoid:
             self._holes.bad()
             return []
+        self._speaker.at(number)
         try:
             return list(packet.decode())
         except _BROKEN:
