@@ -52,7 +52,7 @@ def test_what_is_told_is_known_from_the_first_block_on() -> None:
         Cached(number=5, anew=True, held=NAMES[:4]), Cached(number=6, gone=NAMES[2:4], held=NAMES[8:9])
     )
     assert [known.longest(chain) for chain in (NAMES[:4], NAMES[1:4], NAMES[8:9], [])] == [2, 1, 1, 0]
-    assert len(known) == 3
+    assert known.blocks == 3
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_is_told_is_known_from_the_first_block_on() -> None:
 )
 def test_behind_a_gap_nothing_is_known_until_it_begins_anew(messages: tuple[Cached, ...]) -> None:
     known = told(*messages)
-    assert len(known) == 0
+    assert known.blocks == 0
     known.hear(Cached(number=9, anew=True, held=NAMES[:2]))
     known.hear(Cached(number=10, held=NAMES[2:3]))
     assert known.longest(NAMES) == 3
@@ -76,10 +76,10 @@ def test_behind_a_gap_nothing_is_known_until_it_begins_anew(messages: tuple[Cach
 def test_only_so_many_blocks_are_kept_in_mind() -> None:
     known = told(Cached(number=0, anew=True, held=NAMES[:8]), most=5)
     known.hear(Cached(number=1, gone=NAMES[100:200], held=NAMES[10:20]))
-    assert (len(known), known.longest(NAMES)) == (5, 5)
+    assert (known.blocks, known.longest(NAMES)) == (5, 5)
     known.hear(Cached(number=2, gone=NAMES[:2], held=NAMES[20:30]))
-    assert len(known) == 5
-    assert len(told(Cached(number=0, anew=True, held=NAMES[:8]), most=0)) == 0
+    assert known.blocks == 5
+    assert told(Cached(number=0, anew=True, held=NAMES[:8]), most=0).blocks == 0
 
 
 def test_who_tells_without_end_breaks_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_who_tells_without_end_breaks_the_protocol(monkeypatch: pytest.MonkeyPat
         known.hear(flood)
     known.beat()
     known.hear(flood)
-    assert len(known) == 100
+    assert known.blocks == 100
 
 
 def tell(runner: FakeRunner, *names: str) -> None:
@@ -160,7 +160,7 @@ async def test_what_a_runner_held_is_forgotten_with_it(world: World) -> None:
     world.clock.advance(world.hub.settings.resume_s + 1)
     await turns()
     again = world.runner("one", OFFER)
-    assert len(again.link.prefixes) == 0
+    assert again.link.prefixes.blocks == 0
 
 
 async def test_a_runner_that_comes_back_is_known_until_it_begins_anew(world: World) -> None:

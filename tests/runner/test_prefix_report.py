@@ -72,7 +72,7 @@ class Ends:
 
     def agree(self) -> bool:
         held = self.held.snapshot().held
-        return len(self.known) == len(held) and all(self.known.longest([name]) for name in held)
+        return self.known.blocks == len(held) and all(self.known.longest([name]) for name in held)
 
 
 HOLD = st.tuples(st.just("hold"), st.integers(0, 3), TALKS)

@@ -78,7 +78,7 @@ def affinity(sticky: str, runner: Runner) -> float:
 
 
 def _chain_to_match(free: Sequence[Runner], wanted: Wanted) -> Sequence[bytes]:
-    if not any(len(runner.prefixes) for runner in free):
+    if not any(runner.prefixes.blocks for runner in free):
         return ()
     return wanted.chain if takes_prompt(free[0].offers[wanted.command].input_schema) else ()
 
@@ -86,7 +86,7 @@ def _chain_to_match(free: Sequence[Runner], wanted: Wanted) -> Sequence[bytes]:
 def _score(runner: Runner, command: str, chain: Sequence[bytes]) -> tuple[float, int, float]:
     """Return how little a runner suits a call; docs/gateway.md, clause 18."""
     fullness = runner.load / (runner.concurrency(command) * runner.weight)
-    if not chain:
+    matched = runner.prefixes.longest(chain) if chain else 0
+    if not matched:
         return fullness, 0, runner.turn
-    matched = runner.prefixes.longest(chain)
     return fullness - PREFIX_WORTH * matched / max(len(chain), FEWEST_BLOCKS), -matched, runner.turn

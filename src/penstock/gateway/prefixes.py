@@ -26,10 +26,8 @@ class RunnerPrefixes:
         self._index = PrefixIndex(most)
         self._current = False  # nothing was lost since it began anew
         self._told = 0
-
-    def __len__(self) -> int:
-        """How many blocks are known."""
-        return len(self._index)
+        self.blocks = 0
+        """How many are known."""
 
     def beat(self) -> None:
         """A heartbeat has passed: it may tell as much again."""
@@ -52,6 +50,7 @@ class RunnerPrefixes:
         if self._current:
             events = BlockRemoved(tuple(message.gone)), BlockStored(tuple(message.held), None, (), 0)
             self._index.take(message.number, events)
+        self.blocks = len(self._index)
 
     def longest(self, chain: Sequence[bytes]) -> int:
         """Return how many blocks at the start of a chain it holds."""

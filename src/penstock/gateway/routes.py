@@ -110,7 +110,7 @@ def _shown(runner: Runner) -> dict[str, Any]:
         "calls": runner.calls,
         "capacity": runner.capacity,
         "weight": runner.weight,
-        "prefix_blocks": len(runner.prefixes),
+        "prefix_blocks": runner.prefixes.blocks,
         "labels": runner.labels,
         "commands": {name: offer.concurrency for name, offer in runner.offers.items()},
         "workflows": list(runner.workflows),
