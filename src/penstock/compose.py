@@ -39,13 +39,23 @@ STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
 
 def build_metrics(settings: ServerSettings) -> tuple[Observer, Exposition | None]:
     """Return what counts the calls of an app, and shows that at `/metrics`; nothing where they are off."""
-    if not settings.metrics:
-        return NOBODY, None
-    # Workers import this file too, and count nothing: their calls are the server's.
+    # Workers import this file too, and watch nothing: their calls are the server's.
     from penstock.observability import exposition, recorder
+    from penstock.observability.several import Several
 
-    counted = recorder.Recorder()
-    return counted, exposition.Exposition(counted)
+    tracing = _open_tracing() if settings.traces else None
+    counted = recorder.Recorder() if settings.metrics else None
+    watching = [observer for observer in (tracing, counted) if observer is not None]
+    observer = watching[0] if len(watching) == 1 else Several(*watching) if watching else NOBODY
+    return observer, None if counted is None else exposition.Exposition(counted)
+
+
+def _open_tracing() -> Observer:
+    try:
+        from penstock.observability.tracing import open_tracing
+    except ModuleNotFoundError as error:
+        raise PenstockError("traces need OpenTelemetry: pip install 'penstock[otel]'") from error
+    return open_tracing()
 
 
 def build_app(
@@ -121,28 +131,32 @@ def build_gateway(
     given = {"name": name} if default_command is None else {"name": name, "default_command": default_command}
     hub = Hub(Manifest.model_validate(given), settings=gateway, limits=limits, observer=observer)
     routes = tuple(Route(path, handlers) for path, handlers in RunnerRoutes(hub).table().items())
-    services = () if clarifai is None else _serve_clarifai(hub, settings.host, clarifai, listening)
+    services = () if clarifai is None else _serve_clarifai(hub, settings, clarifai, listening)
     return hub, Extension(routes, {PATH: RunnerDoor(hub, settings.max_body)}, services)
 
 
 def _serve_clarifai(
-    hub: Hub, host: str, link: LinkSettings, listening: Callable[[str], None]
+    hub: Hub, settings: ServerSettings, link: LinkSettings, listening: Callable[[str], None]
 ) -> tuple[Callable[[Door], Service], ...]:
     if link.port is None:
         return ()
     try:
         from penstock.gateway.clarifai.clients import serve_clients
-        from penstock.gateway.clarifai.server import ClarifaiServer
+        from penstock.gateway.clarifai.server import ClarifaiServer, Tls
     except ImportError as error:
         raise PenstockError(
             f"--clarifai-port needs packages that are not there ({error}): pip install 'penstock[clarifai]'"
         ) from error
 
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls = Tls(settings.tls_cert, settings.tls_key)
+
     def serve(door: Door) -> Service:
         guard = KeyGuard(door)
         clients = serve_clients(hub, guard)
         bindings, services = clients.bindings, clients.services
-        return ClarifaiServer(hub, guard, host, link, bindings, services, listening=listening)
+        return ClarifaiServer(hub, guard, settings.host, link, bindings, services, tls, listening)
 
     return (serve,)
 
