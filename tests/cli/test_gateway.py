@@ -176,3 +176,29 @@ def test_a_certificate_encrypts_all_that_is_said(penstock: Penstock, tiny: Path,
     assert (said.returncode, "no certificates can be read there" in said.stderr) == (2, True)
     said = penstock("run", tiny, "--tls-cert", made.certificate)
     assert (said.returncode, "go together" in said.stderr) == (2, True)
+
+
+def test_clarifais_link_is_served_where_it_is_asked_for() -> None:
+    with gateway("--clarifai-port", 0, "--name", "front") as at:
+        assert at.process.stdout is not None
+        said = at.process.stdout.readline()
+        assert said.startswith("Clarifai's runners and clients dial http://127.0.0.1:")
+        assert at.stop() == 0
+
+
+def test_clarifais_link_needs_its_extra(tmp_path: Path) -> None:
+    (tmp_path / "grpc.py").write_text("raise ImportError('no grpc here')\n")
+    with started("gateway", "--port", 0, "--clarifai-port", 0, PYTHONPATH=str(tmp_path)) as process:
+        _, error = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "pip install 'penstock[clarifai]'" in error
+
+
+def test_clarifais_link_refuses_what_every_door_refuses() -> None:
+    with started("gateway", "--port", 0, "--clarifai-port", 0, "--host", "0.0.0.0") as process:
+        _, error = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode != 0
+    assert "nobody would need a key" in error
+    with started("gateway", "--clarifai-port", 70000) as process:
+        _, error = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 2
