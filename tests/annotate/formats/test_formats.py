@@ -13,7 +13,7 @@ from penstock.annotate.formats.dataset import Dataset
 from penstock.annotate.formats.registry import FORMATS, dataset_of, export
 from penstock.annotate.log import LOG
 from penstock.annotate.manifests import MANIFEST
-from penstock.annotate.records import Frame, Region
+from penstock.annotate.records import Frame, Region, Source
 
 ALL = pytest.mark.parametrize("name", FORMATS)
 
@@ -113,6 +113,19 @@ def test_names_of_pictures_are_their_own() -> None:
         "up__up__etc__x_y.png",
     ]
     assert len({shot.flat for shot in shots}) == len({shot.stem for shot in shots}) == len(shots)
+
+
+def test_a_file_for_pages_with_one_page_is_a_still() -> None:
+    one = Frame(src="s", name="a.webp", frame=0, pts=0, tb="1/1000", t="0", w=4, h=4)
+    two = Frame(src="s", name="b.gif", frame=0, pts=0, tb="1/1000", t="0", w=4, h=4)
+    kinds = [
+        Source(name=name, digest="s", kind="pages", bytes=1, frames=count)
+        for name, count in (("a.webp", 1), ("b.gif", 7))
+    ]
+    assert [shot.file_name for shot in Dataset(lambda: [one, two], kinds).shots()] == [
+        "a.webp",
+        "b_000000.png",
+    ]
 
 
 def test_a_format_that_is_not_there_is_named(tmp_path: Path) -> None:

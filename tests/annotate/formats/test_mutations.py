@@ -17,7 +17,7 @@ COCO: dict[str, tuple[Callable[[Any], object], str]] = {
     "an unknown category": (lambda d: d["annotations"][0].update(category_id=99), "no category 99"),
     "an unknown image": (lambda d: d["annotations"][0].update(image_id=99), "no image 99"),
     "a negative width": (lambda d: d["annotations"][0]["bbox"].__setitem__(2, -4), "no area"),
-    "a box of NaN": (lambda d: d["annotations"][0]["bbox"].__setitem__(0, float("nan")), "NaN is no number"),
+    "a box of NaN": (lambda d: d["annotations"][0]["bbox"].__setitem__(0, float("nan")), "it is no JSON"),
     "a box outside": (
         lambda d: d["annotations"][0]["bbox"].__setitem__(2, 99),
         "outside the image of 64 x 48",
@@ -40,7 +40,7 @@ COCO: dict[str, tuple[Callable[[Any], object], str]] = {
     "too few keypoints": (lambda d: pose(d)["keypoints"].pop(), "9 numbers"),
     "keypoints not counted": (lambda d: pose(d).update(num_keypoints=3), "how many keypoints"),
     "a visibility of 3": (lambda d: pose(d)["keypoints"].__setitem__(2, 3), "0, 1 or 2"),
-    "no list": (lambda d: d.update(annotations={}), "the lists images"),
+    "no list": (lambda d: d.update(annotations={}), "of another form"),
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
-from penstock.annotate.formats.dataset import Dataset, Shot
+from penstock.annotate.formats.dataset import Dataset, Shot, is_still
 from penstock.annotate.records import Region
 
 # What a log may say, and how a report tells how often it could not be said.
@@ -93,7 +93,7 @@ class Format(ABC):
         files = tuple(path.relative_to(folder).as_posix() for path in self.produce(data, folder, losses))
         frames = regions = 0
         for shot in data.shots():
-            if self.video and shot.source.kind == "image":
+            if self.video and is_still(shot.source):
                 losses[LOSSES["stills"]] += 1
                 continue
             found = [region for region in shot.frame.regions if self.thin or shot.holds(region)]
@@ -115,7 +115,7 @@ class Format(ABC):
 
     def shots(self, data: Dataset) -> Iterator[Shot]:
         """Yield the frames this format is about."""
-        return (shot for shot in data.shots() if not (self.video and shot.source.kind == "image"))
+        return (shot for shot in data.shots() if not (self.video and is_still(shot.source)))
 
 
 def _said(region: Region) -> Iterator[str]:

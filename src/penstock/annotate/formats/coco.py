@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.coco_check import check_dataset, check_results
-from penstock.annotate.formats.dataset import Dataset, Shot
+from penstock.annotate.formats.dataset import Dataset, Shot, is_still
 from penstock.annotate.formats.geometry import area_of, is_plain, keypoints_of, polys_of, runs_of
 from penstock.annotate.formats.writing import number, numbers, opened, write_list, write_members
 from penstock.annotate.records import Region
@@ -115,7 +115,7 @@ def bbox(region: Region, shot: Shot) -> list[int | float]:
 def _image(shot: Shot) -> dict[str, Any]:
     frame = shot.frame
     found = {"id": shot.number, "file_name": shot.file_name, "width": frame.w, "height": frame.h}
-    if shot.source.kind == "image":
+    if is_still(shot.source):
         return found
     return {**found, "frame": frame.frame, "seconds": frame.t}
 

@@ -6,11 +6,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault
-from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, is_number, outside, read_json
+from penstock.annotate.formats.reading import (
+    Unreadable,
+    box_fault,
+    is_id,
+    is_number,
+    outside,
+    piece,
+    read_pieces,
+)
 
 _POLYGON = 6  # numbers; of four the reference implementation thinks that they are a box
+
+
+class _Document(msgspec.Struct):
+    images: list[Any]
+    categories: list[Any]
+    annotations: list[msgspec.Raw]
 
 
 class _Known(NamedTuple):
@@ -23,16 +39,14 @@ class _Known(NamedTuple):
 def check_dataset(folder: Path, name: str) -> Iterator[Fault]:
     """Yield what is wrong with a data set."""
     try:
-        document = read_json(folder, name)
+        document = read_pieces(folder, name, _Document)
     except Unreadable as unreadable:
         yield unreadable.fault
         return
     faults, known = _read_head(document, name)
     yield from faults
-    if known is None:
-        return
     ids: set[int] = set()
-    for place, annotation in enumerate(document["annotations"]):
+    for place, annotation in enumerate(map(piece, document.annotations)):
         where = f"annotations[{place}]"
         if not isinstance(annotation, dict):
             yield Fault(name, where, "it is no object")
@@ -49,18 +63,14 @@ def check_dataset(folder: Path, name: str) -> Iterator[Fault]:
 def check_results(folder: Path, name: str, results: str) -> Iterator[Fault]:
     """Yield what is wrong with results, and with the images they refer to."""
     try:
-        document, found = read_json(folder, name), read_json(folder, results)
+        document = read_pieces(folder, name, _Document)
+        found = read_pieces(folder, results, list[msgspec.Raw])
     except Unreadable as unreadable:
         yield unreadable.fault
         return
     faults, known = _read_head(document, name)
     yield from faults
-    if known is None:
-        return
-    if not isinstance(found, list):
-        yield Fault(results, "", "it should be a list")
-        return
-    for place, result in enumerate(found):
+    for place, result in enumerate(map(piece, found)):
         where = f"[{place}]"
         if not isinstance(result, dict):
             yield Fault(results, where, "it is no object")
@@ -73,17 +83,12 @@ def check_results(folder: Path, name: str, results: str) -> Iterator[Fault]:
         )
 
 
-def _read_head(document: Any, name: str) -> tuple[list[Fault], _Known | None]:
-    lists = ("images", "categories", "annotations")
-    if not isinstance(document, dict) or not all(isinstance(document.get(one), list) for one in lists):
-        return [
-            Fault(name, "", "it should be an object with the lists images, categories and annotations")
-        ], None
+def _read_head(document: _Document, name: str) -> tuple[list[Fault], _Known]:
     faults: list[Fault] = []
     images: dict[int, tuple[int, int]] = {}
     categories: dict[int, int] = {}
     names: set[str] = set()
-    for place, image in enumerate(document["images"]):
+    for place, image in enumerate(document.images):
         what = _entry_fault(image, "file_name", images, names)
         if not what and not (is_id(image.get("width")) and is_id(image.get("height"))):
             what = "its width and height should be whole numbers from 1 on"
@@ -92,7 +97,7 @@ def _read_head(document: Any, name: str) -> tuple[list[Fault], _Known | None]:
         else:
             images[image["id"]] = (image["width"], image["height"])
     labels: set[str] = set()
-    for place, category in enumerate(document["categories"]):
+    for place, category in enumerate(document.categories):
         if what := _entry_fault(category, "name", categories, labels):
             faults.append(Fault(name, f"categories[{place}]", what))
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from penstock.annotate.formats.base import Fault
-from penstock.annotate.formats.reading import Unreadable, box_fault, decimals, outside, read_xml
+from penstock.annotate.formats.reading import Unreadable, box_fault, decimals, outside, stream_xml
 
 _BOX = ("xtl", "ytl", "xbr", "ybr")
 _POINTS = {"polygon": 3, "points": 1}
@@ -17,62 +17,79 @@ _MASK = ("left", "top", "width", "height")
 def check_images(folder: Path, name: str) -> Iterator[Fault]:
     """Yield what is wrong with the annotations of images."""
     try:
-        root = read_xml(folder, name)
-        labels = _labels(root, "annotation")
+        elements = stream_xml(folder, name)
+        meta = _meta(elements, "annotation")
+        labels = _labels(meta)
+        ids: set[str] = set()
+        names: set[str] = set()
+        images = (element for element in elements if element.tag == "image")
+        for place, image in enumerate(images):
+            where = f"image {place}"
+            if image.get("id", "") in {*ids, ""} or image.get("name", "") in {*names, ""}:
+                yield Fault(name, where, "its id and its name should be its own")
+            ids.add(image.get("id", ""))
+            names.add(image.get("name", ""))
+            yield from (Fault(name, f"{where}{at}", what) for at, what in _image_faults(image, labels))
     except (Unreadable, ValueError) as error:
         yield error.fault if isinstance(error, Unreadable) else Fault(name, "", str(error))
-        return
-    ids: set[str] = set()
-    names: set[str] = set()
-    for place, image in enumerate(root.iterfind("image")):
-        where = f"image {place}"
-        size = decimals([image.get("width", ""), image.get("height", "")])
-        if size is None or min(size) < 1:
-            yield Fault(name, where, "its width and height should be numbers from 1 on")
-            continue
-        if image.get("id", "") in {*ids, ""} or image.get("name", "") in {*names, ""}:
-            yield Fault(name, where, "its id and its name should be its own")
-        ids.add(image.get("id", ""))
-        names.add(image.get("name", ""))
-        for number, shape in enumerate(image):
-            if what := _shape_fault(shape, shape.get("label"), labels, (size[0], size[1])):
-                yield Fault(name, f"{where}, {shape.tag} {number}", what)
 
 
 def check_video(folder: Path, name: str) -> Iterator[Fault]:
     """Yield what is wrong with the annotations of a video."""
     try:
-        root = read_xml(folder, name)
-        labels = _labels(root, "interpolation")
+        elements = stream_xml(folder, name)
+        meta = _meta(elements, "interpolation")
+        labels = _labels(meta)
+        size = decimals([meta.findtext("task/size") or ""])
+        if size is None or size[0] < 1:
+            raise ValueError("the task should have a size")
+        ids: set[str] = set()
+        tracks = (element for element in elements if element.tag == "track")
+        for place, track in enumerate(tracks):
+            where = f"track {place}"
+            if track.get("id", "") in {*ids, ""}:
+                yield Fault(name, where, "its id should be its own")
+            ids.add(track.get("id", ""))
+            yield from (Fault(name, where, what) for what in _track_faults(track, labels, int(size[0])))
     except (Unreadable, ValueError) as error:
         yield error.fault if isinstance(error, Unreadable) else Fault(name, "", str(error))
-        return
-    size = decimals([root.findtext("meta/task/size") or ""])
-    if size is None or size[0] < 1:
-        yield Fault(name, "meta", "the task should have a size")
-        return
-    ids: set[str] = set()
-    for place, track in enumerate(root.iterfind("track")):
-        where = f"track {place}"
-        if track.get("id", "") in {*ids, ""}:
-            yield Fault(name, where, "its id should be its own")
-        ids.add(track.get("id", ""))
-        yield from (Fault(name, where, what) for what in _track_faults(track, labels, int(size[0])))
 
 
-def _labels(root: ElementTree.Element, mode: str) -> Mapping[str, set[str]]:
-    """Return the attributes of each label."""
-    if root.tag != "annotations" or root.findtext("version") != "1.1":
-        raise ValueError("it should be annotations of version 1.1")
-    if root.findtext("meta/task/mode") != mode:
+def _meta(elements: Iterator[ElementTree.Element], mode: str) -> ElementTree.Element:
+    """Return what is said of all, which stands before the rest."""
+    root, version, meta = next(elements), next(elements, None), None
+    if (
+        root.tag == "annotations"
+        and version is not None
+        and (version.tag, version.text) == ("version", "1.1")
+    ):
+        meta = next(elements, None)
+    if meta is None or meta.tag != "meta":
+        raise ValueError("it should be annotations of version 1.1, with what their task is")
+    if meta.findtext("task/mode") != mode:
         raise ValueError(f"the mode of the task should be {mode}")
+    return meta
+
+
+def _labels(meta: ElementTree.Element) -> Mapping[str, set[str]]:
+    """Return the attributes of each label."""
     found: dict[str, set[str]] = {}
-    for label in root.iterfind("meta/task/labels/label"):
+    for label in meta.iterfind("task/labels/label"):
         name = label.findtext("name")
         if not name or name in found:
             raise ValueError(f"the label {name!r} stands twice, or has no name")
         found[name] = {one.findtext("name") or "" for one in label.iterfind("attributes/attribute")}
     return found
+
+
+def _image_faults(image: ElementTree.Element, labels: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+    size = decimals([image.get("width", ""), image.get("height", "")])
+    if size is None or min(size) < 1:
+        yield "", "its width and height should be numbers from 1 on"
+        return
+    for number, shape in enumerate(image):
+        if what := _shape_fault(shape, shape.get("label"), labels, (size[0], size[1])):
+            yield f", {shape.tag} {number}", what
 
 
 def _track_faults(track: ElementTree.Element, labels: Mapping[str, set[str]], size: int) -> Iterator[str]:

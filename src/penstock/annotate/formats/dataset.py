@@ -95,7 +95,7 @@ class Dataset:
         for number, frame in enumerate(self._frames(), 1):
             source = self.sources[frame.name]
             stem, flat = self.stems[frame.name], self._flat[frame.name]
-            if source.kind == "image":
+            if is_still(source):
                 yield Shot(frame, number, _safe(frame.name), stem, flat, source)
             else:
                 place = f"_{frame.frame:06d}"
@@ -139,15 +139,20 @@ class Dataset:
         found: dict[str, str] = {}
         taken: set[str] = set()
         # A picture may be called what a frame of a video is: the video gets another name.
-        for name, source in sorted(self.sources.items(), key=lambda item: item[1].kind != "image"):
+        for name, source in sorted(self.sources.items(), key=lambda item: not is_still(item[1])):
             whole = path(name)
             tries = chain(
                 (_short(whole), whole.replace(".", "_")), (f"{whole}-{number}" for number in count(2))
             )
-            several = source.kind != "image"
+            several = not is_still(source)
             found[name] = next(one for one in tries if not _is_taken(one, taken, several))
             taken.add(found[name])
         return found
+
+
+def is_still(source: Source) -> bool:
+    """Whether a file is one picture; files that may have several pages often have one."""
+    return source.kind == "image" or (source.kind == "pages" and source.frames == 1)
 
 
 def _short(path: str) -> str:

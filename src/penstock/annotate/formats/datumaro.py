@@ -7,17 +7,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
 from penstock.annotate.formats.geometry import is_plain, keypoints_of, polys_of, rotated_of, runs_of
-from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, outside, read_json
+from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, outside, piece, read_pieces
 from penstock.annotate.formats.writing import number, numbers, opened, write_members
 from penstock.annotate.records import Region
 
 FILE = "annotations/train.json"
 _IMAGES = 2  # what the format calls a data set of images
 _POLYGON = 6  # numbers
+
+
+class _Document(msgspec.Struct):
+    categories: dict[str, Any]
+    items: list[msgspec.Raw]
 
 
 class Datumaro(Format):
@@ -51,17 +58,16 @@ class Datumaro(Format):
 
     def faults(self, folder: Path) -> Iterator[Fault]:
         try:
-            document = read_json(folder, FILE)
-            labels = len(document["categories"]["label"]["labels"])
-            items = list(document["items"])
+            document = read_pieces(folder, FILE, _Document)
+            labels = len(document.categories["label"]["labels"])
         except Unreadable as unreadable:
             yield unreadable.fault
             return
         except (KeyError, TypeError):
-            yield Fault(FILE, "", "it should have categories with labels, and items")
+            yield Fault(FILE, "", "it should have categories with labels")
             return
         seen: set[str] = set()
-        for place, item in enumerate(items):
+        for place, item in enumerate(map(piece, document.items)):
             where = f"items[{place}]"
             if not isinstance(item, dict) or not isinstance(item.get("id"), str) or item["id"] in seen:
                 yield Fault(FILE, where, "its id should be text, and its own")

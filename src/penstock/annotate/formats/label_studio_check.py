@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from penstock.annotate.formats.base import Fault
 from penstock.annotate.formats.brush import unpack_mask
-from penstock.annotate.formats.reading import Unreadable, is_id, is_number, read_json, read_xml
+from penstock.annotate.formats.reading import Unreadable, is_id, is_number, piece, read_pieces, read_xml
 
 _SLACK = 1e-6  # percent
 
@@ -16,14 +18,11 @@ _SLACK = 1e-6  # percent
 def check_tasks(folder: Path, name: str, config: str) -> Iterator[Fault]:
     """Yield what is wrong with tasks."""
     try:
-        tasks, controls = read_json(folder, name), _controls(folder, config)
+        tasks, controls = read_pieces(folder, name, list[msgspec.Raw]), _controls(folder, config)
     except Unreadable as unreadable:
         yield unreadable.fault
         return
-    if not isinstance(tasks, list):
-        yield Fault(name, "", "it should be a list of tasks")
-        return
-    for place, task in enumerate(tasks):
+    for place, task in enumerate(map(piece, tasks)):
         if (
             not isinstance(task, dict)
             or not isinstance(task.get("data"), dict)

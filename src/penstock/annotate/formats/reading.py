@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 from xml.etree import ElementTree
+
+import msgspec
 
 from penstock.annotate.formats.base import Fault
 
+T = TypeVar("T")
 # Coordinates that were rounded may lie this far outside, in pixels.
 SLACK = 0.01
 
@@ -59,6 +62,25 @@ def read_json(folder: Path, name: str) -> Any:
         raise Unreadable(Fault(name, "", f"it is no JSON: {error}")) from error
 
 
+def read_pieces(folder: Path, name: str, form: type[T]) -> T:
+    """Return what a JSON file holds, long lists of it as they stand, to be read by ``piece`` one by one.
+
+    Raises:
+        Unreadable: It is missing, no JSON, or of another form.
+    """
+    try:
+        return msgspec.json.decode(read_text(folder, name), type=form)
+    except msgspec.ValidationError as error:
+        raise Unreadable(Fault(name, "", f"it is of another form: {error}")) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unreadable(Fault(name, "", f"it is no JSON: {error}")) from error
+
+
+def piece(raw: msgspec.Raw) -> Any:
+    """Return an element of a long list."""
+    return msgspec.json.decode(raw)
+
+
 def read_xml(folder: Path, name: str) -> ElementTree.Element:
     """Return the root of an XML file.
 
@@ -70,6 +92,32 @@ def read_xml(folder: Path, name: str) -> ElementTree.Element:
         return ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise Unreadable(Fault(name, "", f"it is no XML: {error}")) from error
+
+
+def stream_xml(folder: Path, name: str) -> Iterator[ElementTree.Element]:
+    """Yield the root of an XML file, its children still to come, and then each child when it is whole.
+
+    What was yielded is forgotten when the next is asked for, so that a file may be long.
+
+    Raises:
+        Unreadable: It is missing or no XML.
+    """
+    try:
+        with (folder / name).open("rb") as file:
+            depth = 0
+            for event, element in ElementTree.iterparse(file, ("start", "end")):
+                if event == "start":
+                    depth += 1
+                    if depth == 1:
+                        root = element
+                        yield root
+                    continue
+                depth -= 1
+                if depth == 1:
+                    yield element
+                    root.clear()
+    except (OSError, ElementTree.ParseError) as error:
+        raise Unreadable(Fault(name, "", f"it is no XML that can be read: {error}")) from error
 
 
 def is_number(value: object) -> TypeGuard[float]:

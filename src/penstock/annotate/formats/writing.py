@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
+import msgspec
+
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Millionths of a pixel are noise of the arithmetic.
 _PLACES = 6
 
@@ -26,7 +30,7 @@ def numbers(values: Iterable[float], places: int = _PLACES) -> list[int | float]
 
 def text_of(value: Any) -> str:
     """Return a value as one line of JSON, the same for the same value."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return msgspec.json.encode(value).decode("utf-8")
 
 
 @contextmanager
@@ -102,6 +106,4 @@ def _attributes(attributes: Mapping[str, object]) -> str:
 
 def _clean(value: object) -> str:
     """Return a value as text without the characters XML cannot hold."""
-    return "".join(
-        one if one in "\t\n" or (one >= " " and one not in "\ufffe\uffff") else "\ufffd" for one in str(value)
-    )
+    return _NOT_XML.sub("\ufffd", str(value))

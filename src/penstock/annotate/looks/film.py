@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from penstock.annotate.extras import needed
-from penstock.annotate.formats.dataset import Dataset
+from penstock.annotate.formats.dataset import Dataset, is_still
 from penstock.annotate.looks.drawing import draw
 from penstock.annotate.looks.pictures import by_number, pictures
 from penstock.annotate.media.messages import Place
@@ -99,7 +99,9 @@ async def write_overlays(data: Dataset, media: Iterable[Media], folder: Path) ->
             written.append(path)
             continue
         async for place, image in pictures(one, Sampling(frames=tuple(frames))):
-            path = folder / (f"{stem}.png" if one.kind == "image" else f"{stem}_{place.frame:06d}.png")
+            path = folder / (
+                f"{stem}.png" if is_still(data.sources[one.name]) else f"{stem}_{place.frame:06d}.png"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(image, frames[place.frame]).save(path)
             written.append(path)
