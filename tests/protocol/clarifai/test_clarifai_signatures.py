@@ -227,6 +227,7 @@ def test_any_schema_has_a_signature(input_schema: dict[str, Any], item_schema: A
         ({"enum": ["a", "b"]}, T.STR),
         ({"const": "a"}, T.STR),
         ({"type": "string", "format": "base64url"}, T.BYTES),
+        ({"type": "string", "format": "binary"}, T.BYTES),
         ({"type": "integer"}, T.INT),
         ({"type": "number"}, T.FLOAT),
         ({"type": "boolean"}, T.BOOL),

@@ -22,6 +22,7 @@ Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": "number"}
 _BASE64: Schema = {"type": "string", "format": "base64"}
+_BYTES = ("base64", "base64url", "binary")  # what bytes are called; all of it is base64
 _DEPTH = 16  # of a schema's arrays: a recursive one is JSON from there on
 _CHOICES = 256
 
@@ -136,7 +137,7 @@ class Reader:
                 self._fill_named(kind, found, depth)
         elif found.get("type") == "array":
             self._fill_array(kind, found, depth)
-        elif found.get("type") == "string" and found.get("format") in ("base64", "base64url"):
+        elif found.get("type") == "string" and found.get("format") in _BYTES:
             kind.type = T.BYTES
         else:
             kind.type = _BY_TYPE.get(_name_of(found), T.JSON_DATA)
