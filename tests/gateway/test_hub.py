@@ -581,18 +581,99 @@ async def test_a_runner_whose_state_cannot_be_made_gets_no_calls_and_may_come_ag
     later.end(opened.request_id, error=Failure(code=ErrorCode.COMMAND_FAILED, message="no", retryable=False))
     await turns()
     assert later.link.gone
-    assert later.connection.closed == (AWAY, "it has no state")
+    assert later.connection.closed == (AWAY, "it is not in the state that is in force")
 
 
-async def test_initialize_fails_where_it_fails_on_one(world: World) -> None:
+FAILED = Failure(code=ErrorCode.COMMAND_FAILED, message="no", retryable=False)
+
+
+async def fail_on(world: World, command: str, one: FakeRunner, two: FakeRunner, given: bytes = b"{}") -> None:
+    """Have a command run well on one runner and fail on another."""
+    live = await world.call(command, input=given)
+    [first], [second] = await one.opened(), await two.opened()
+    assert {first.command, second.command} == {command}
+    one.end(first.request_id, answer=b"{}")
+    assert one.link.takes
+    two.end(second.request_id, error=FAILED)
+    last = await world.last(live)
+    assert (last.code, last.error) == ("command_failed", "no")
+
+
+async def test_an_initialize_that_fails_on_one_is_undone_on_the_others(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    await fail_on(world, "initialize", one, two)
+    [undo] = await one.opened()
+    assert (undo.command, undo.input, one.link.takes, two.link.takes) == ("cleanup", b"{}", False, True)
+    assert await two.opened() == []
+    one.end(undo.request_id, answer=b"{}")
+    await turns()
+    assert one.link.takes
+    assert world.runner("later", *STATEFUL).link.takes  # nothing is in force
+
+
+@pytest.mark.parametrize("command", ["initialize", "cleanup"])
+async def test_what_was_in_force_is_given_again(world: World, command: str) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    await initialise(world, one, two)
+    await fail_on(world, command, one, two, b'{"model":"b"}')
+    [undo] = await one.opened()
+    assert (undo.command, undo.input, one.link.takes) == ("initialize", b'{"model":"a"}', False)
+    one.end(undo.request_id, answer=b"{}")
+    await turns()
+    assert one.link.takes
+    assert await two.opened() == []
+
+
+async def test_where_it_cannot_be_undone_the_runner_is_let_go(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    await fail_on(world, "initialize", one, two)
+    [undo] = await one.opened()
+    one.end(undo.request_id, error=FAILED)
+    await turns()
+    assert one.connection.closed == (AWAY, "it is not in the state that is in force")
+    assert two.link.takes
+
+
+async def test_an_initialize_that_is_cancelled_is_undone_where_it_had_ended(world: World) -> None:
     one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
     live = await world.call("initialize")
     [first], [second] = await one.opened(), await two.opened()
     one.end(first.request_id, answer=b"{}")
-    two.end(second.request_id, error=Failure(code=ErrorCode.COMMAND_FAILED, message="no", retryable=False))
-    last = await world.last(live)
-    assert (last.code, last.error) == ("command_failed", "no")
-    assert world.runner("later", *STATEFUL).link.takes  # nothing is in force
+    await turns()
+    live.cancel(CancelReason.CALLER)
+    await two.cancelled()
+    two.end(second.request_id, reason=CancelReason.CALLER)
+    [undo] = await one.opened()
+    assert undo.command == "cleanup"
+    one.end(undo.request_id, answer=b"{}")
+    assert await two.opened() == []
+
+
+async def test_one_makes_state_after_the_other(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    lives = [await world.call("initialize", input=b'{"model":"%d"}' % number) for number in range(2)]
+    for number, live in enumerate(lives):
+        for runner in (one, two):
+            [opened] = await runner.opened()
+            assert opened.input == b'{"model":"%d"}' % number
+            runner.end(opened.request_id, answer=b"{}")
+        assert (await world.last(live)).status == "completed"
+    later = world.runner("later", *STATEFUL)
+    [opened] = await later.opened()
+    assert opened.input == b'{"model":"1"}'
+
+
+async def test_a_runner_that_was_away_gets_what_it_missed(world: World) -> None:
+    one, two = world.runner("one", *STATEFUL), world.runner("two", *STATEFUL)
+    two.drop()
+    await initialise(world, one)
+    two.connect()
+    assert not two.link.takes
+    [opened] = await two.opened()
+    assert (opened.command, opened.input) == ("initialize", b'{"model":"a"}')
+    two.end(opened.request_id, answer=b"{}")
+    await turns()
+    assert two.link.takes
 
 
 async def test_cleanup_runs_everywhere_too_and_then_nothing_is_in_force(world: World) -> None:
@@ -615,6 +696,8 @@ async def test_a_runner_that_is_lost_while_it_initialises_fails_the_call(world: 
     world.hub.remove("two")
     assert (await world.last(live)).code == "unavailable"
     assert two.link.gone
+    [undo] = await one.opened()
+    assert undo.command == "cleanup"
 
 
 # -- who is who ------------------------------------------------------------------------------------------

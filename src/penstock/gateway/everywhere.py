@@ -19,26 +19,36 @@ class CallEverywhere:
     Args:
         runners: At least one.
         opening: What opens it.
-        done: Told when it has ended well on all of them.
+        over: Told once it has stopped everywhere: on which of them it ended well, and whether on all.
     """
 
-    def __init__(self, runners: Sequence[Runner], opening: Open, done: Callable[[], None]) -> None:
-        self._calls = [runner.call(opening, movable=False) for runner in runners]
-        self._done = done
+    def __init__(
+        self, runners: Sequence[Runner], opening: Open, over: Callable[[Sequence[Runner], bool], None]
+    ) -> None:
+        self._calls: dict[Runner, RemoteCall] = {}
+        self._refusals: list[CallError] = []
+        self._over = over
+        for runner in runners:
+            try:
+                self._calls[runner] = runner.call(opening, movable=False)
+            except CallError as error:  # those before it run all the same
+                self._refusals.append(error)
+        if not self._calls:
+            raise self._refusals[0]
 
     @property
     def end(self) -> End | None:
         """How it ended on the first."""
-        return self._calls[0].end
+        return next(iter(self._calls.values())).end
 
     async def take(self) -> list[Ready]:
         """Return nothing, once it has ended everywhere.
 
         Raises:
-            CallError: A runner was lost.
+            CallError: A runner was lost, or could not be told.
         """
-        faults = await asyncio.gather(*map(_finish, self._calls))
-        for fault in faults:
+        faults = await asyncio.gather(*map(_finish, self._calls.values()))
+        for fault in (*self._refusals, *faults):
             if fault is not None:
                 raise fault
         return []
@@ -49,15 +59,20 @@ class CallEverywhere:
         Raises:
             CallError: It failed on one of them.
         """
-        ends = [call.result() for call in self._calls]
-        cut = next((end for end in ends if end.reason is not None), None)
-        if cut is None:
-            self._done()
-        return cut or ends[0]
+        ends = [call.result() for call in self._calls.values()]
+        return next((end for end in ends if end.reason is not None), ends[0])
 
     async def stop(self, reason: CancelReason, grace_s: float) -> None:
         """Return once it has stopped everywhere."""
-        await asyncio.gather(*(call.stop(reason, grace_s) for call in self._calls))
+        try:
+            await asyncio.gather(*(call.stop(reason, grace_s) for call in self._calls.values()))
+        finally:
+            well = [runner for runner, call in self._calls.items() if _ended_well(call)]
+            self._over(well, not self._refusals and len(well) == len(self._calls))
+
+
+def _ended_well(call: RemoteCall) -> bool:
+    return call.end is not None and call.end.error is None and call.end.reason is None
 
 
 async def _finish(call: RemoteCall) -> CallError | None:

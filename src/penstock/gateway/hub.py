@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from functools import partial
 
 import msgspec
@@ -68,6 +69,7 @@ class Hub(Hosting):
         self._forwarding = Forwarding(self.settings.window, self.limits.cancel_grace_s)
         self._preparing: set[str] = set()
         self._initial: bytes | None = None  # what `initialize` was given last
+        self._making_state = asyncio.Lock()
         self._offers: dict[str, Offer] = {}
         self._commands: dict[str, BoundCommand] = {}
         self._admissions: dict[str, RunnerAdmission] = {}
@@ -287,15 +289,16 @@ class Hub(Hosting):
                 self._give_up_queue(name)
 
     async def _prepare(self, runner: Runner) -> None:
-        """Initialise a runner that came later than `initialize`; where that fails, it may try again."""
+        """Bring a runner to the state that is in force; where that fails, it may try again."""
         while not runner.prepared and not runner.gone:
             given = self._initial
+            command = CLEANUP if given is None else INITIALIZE
             try:
-                if given is not None:
-                    await prepare(runner, INITIALIZE, given, self.settings.window)
+                if command in runner.offers:
+                    await prepare(runner, command, given or b"{}", self.settings.window)
             except CallError as error:
-                _log.warning("runner %s: its %s failed: %s", runner.name, INITIALIZE, error.message)
-                runner.lose("it has no state", Parting.AWAY)
+                _log.warning("runner %s: its %s failed: %s", runner.name, command, error.message)
+                runner.lose("it is not in the state that is in force", Parting.AWAY)
             else:
                 runner.prepared = given is self._initial
         self._preparing.discard(runner.name)
@@ -355,16 +358,37 @@ class Hub(Hosting):
 
     async def _open_everywhere(self, text: bytes, live: Live, opening: Callable[[], Open]) -> CallEverywhere:
         command, route = live.start.command, live.start.route
-        (await self.runners.slot(live, text)).release()  # so there is one
-        runners = [runner for runner in self.runners.running(command) if runner.takes]
-        if route is not None:
-            runners = [runner for runner in runners if matches(runner, route)]
+        await self._making_state.acquire()  # else the last of two would not be the same everywhere
+        try:
+            (await self.runners.slot(live, text)).release()  # so there is one
+            runners = [runner for runner in self.runners.running(command) if runner.takes]
+            if route is not None:
+                runners = [runner for runner in runners if matches(runner, route)]
+            given = text if command == INITIALIZE else None
+            return CallEverywhere(runners, opening(), partial(self._made_state, given, route is None))
+        except BaseException:
+            self._making_state.release()
+            raise
 
-        def done() -> None:
-            if route is None:
-                self._initial = text if command == INITIALIZE else None
+    def _made_state(
+        self, given: bytes | None, for_all: bool, well: Sequence[Runner], everywhere: bool
+    ) -> None:
+        """`initialize`, or `cleanup` where nothing was given, is over on all the runners that were told.
 
-        return CallEverywhere(runners, opening(), done)
+        Args:
+            for_all: It was for every runner, not only for some labels.
+            well: Where it did what it should.
+        """
+        self._making_state.release()
+        stale = set(well)
+        if everywhere and for_all:
+            self._initial = given
+            stale = {runner for runner in self.runners if INITIALIZE in runner.offers} - stale
+        elif everywhere:
+            return
+        for runner in stale:
+            runner.prepared = False
+            self.changed(runner)
 
     async def _open_on_runner(
         self, text: bytes, inputs: RelayedInput | None, movable: bool, live: Live, opening: Callable[[], Open]
