@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.annotate import annotate
-from penstock.cli.annotations import verbs as annotations
+from penstock.cli.annotations import verbs as annotation_verbs
 from penstock.cli.call import call
 from penstock.cli.doctor import doctor
 from penstock.cli.execute import execute
@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 for verb in (run, call, annotate, gateway, runner, new, inspect, doctor, pull, schema):
     app.command()(verb)
-app.add_typer(annotations, name="annotations")
+app.add_typer(annotation_verbs, name="annotations")
 app.add_typer(keys, name="keys")
 app.add_typer(runners, name="runners")
 # What follows the file's name belongs to the program.
