@@ -124,12 +124,12 @@ class Tracker:
         """Return which object each region is, the surest pairs first, and the regions that are none."""
         places = [(one, one.expected(now)) for one in self._objects]
         pairs = sorted(
-            (
-                (-shared, number, at)
-                for number, (one, place) in enumerate(places)
-                for at, region in enumerate(regions)
-                if one.label == region.label and (shared := iou(place, region.box)) >= self._settings.iou
-            )
+            (-shared, number, at)
+            for number, (one, place) in enumerate(places)
+            for at, region in enumerate(regions)
+            if one.label == region.label
+            # Where it was counts as well: things stop, and what moves by frames does not move by time.
+            and (shared := max(iou(place, region.box), iou(one.box, region.box))) >= self._settings.iou
         )
         taken: dict[int, int] = {}
         free = set(range(len(regions)))
