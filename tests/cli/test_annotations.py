@@ -9,11 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from annotate.logs import write_log
+from cli.processes import Penstock
 from penstock.annotate.formats.registry import FORMATS
 from penstock.annotate.log import LOG
 from penstock.annotate.media.messages import Limits
 from penstock.annotate.media.sources import find
-from penstock.annotate.records import Frame, encode
+from penstock.annotate.records import Frame, decode, encode
 from penstock.cli.annotations import verbs
 from penstock.cli.exits import Exit
 
@@ -54,6 +55,38 @@ def test_a_page_and_a_sheet(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     names = ["sheet.png", "overlay/a.png", "page.html"]
     assert done.output.split() == [str(tmp_path / "looks" / name) for name in names]
+
+
+BRIGHT = """
+from penstock import Runtime
+from penstock.annotate import Picture
+
+rt = Runtime("manifest.yml")
+
+
+@rt.command("bright")
+def bright(image: Picture) -> dict[str, object]:
+    return {"regions": [{"label": "light", "box": [0, 0, image.width, image.height]}]}
+"""
+
+
+def test_a_run_can_end_with_exports_and_overlays(penstock: Penstock, tmp_path: Path) -> None:
+    (tmp_path / "bright").mkdir()
+    (tmp_path / "bright/manifest.yml").write_text("name: bright\nversion: 1.0.0\nentrypoint: run.py\n")
+    (tmp_path / "bright/run.py").write_text(BRIGHT)
+    Image.new("RGB", (40, 30), (90, 90, 90)).save(tmp_path / "a.png")
+    asked = ("annotate", tmp_path / "a.png", "--model", tmp_path / "bright", "--command", "bright")
+    done = penstock(*asked, "--out", tmp_path / "out", "--json", "--export", "coco,csv", "--overlay")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert decode(line.encode()).regions[0].box == (0.0, 0.0, 40.0, 30.0)
+    assert "csv: 1 frames, 1 regions in " in done.stderr
+    assert (tmp_path / "out/exports/coco/annotations/instances_train.json").is_file()
+    assert (tmp_path / "out/looks/overlay/a.png").is_file()
+    refused = penstock(*asked, "--out", tmp_path / "new", "--export", "kitti")
+    assert refused.returncode == Exit.USAGE
+    assert "there is no format kitti" in refused.stderr
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

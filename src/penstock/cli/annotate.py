@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +62,11 @@ Timeout = Annotated[float | None, typer.Option(help="Give each call so many seco
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --out; that is done anyway.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Delete what is in --out, and begin anew.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show which frames would be looked at; ask nobody.")]
+Export = Annotated[
+    str | None,
+    typer.Option(help="Then write it in these formats: names with commas; see docs/annotations.md."),
+]
+Overlay = Annotated[bool, typer.Option("--overlay", help="Then draw what was found into videos and images.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the lines of the log as they are written.")]
 
 
@@ -95,6 +102,8 @@ def annotate(
     resume: Resume = False,
     restart: Restart = False,
     dry_run: DryRun = False,
+    export: Export = None,
+    overlay: Overlay = False,
     json: Json = False,
 ) -> None:
     """Annotate images and video with what a command detects in them; Ctrl-C ends it, the same again goes on.
@@ -115,18 +124,30 @@ def _annotate(
     resume: bool,
     restart: bool,
     dry_run: bool,
+    export: str | None,
+    overlay: bool,
     json: bool,
     **given: Any,
 ) -> None:
+    from penstock.annotate.formats.registry import formats_named
     from penstock.cli.annotating import Asked, run
+    from penstock.cli.annotations import make_exports, make_looks
     from penstock.errors import ConnectionFailed, PenstockError
 
     if resume and restart:
         fail("--resume and --restart cannot be combined", Exit.USAGE)
     given["params"] = read_inputs(given.pop("param") or ())
     options = {"out": out, "restart": restart, "window": window, "threads": threads, "timeout_s": timeout}
+    formats = export.split(",") if export else []
     try:
+        formats_named(formats)
         run(sources, model, Asked(**given), options, dry=dry_run, as_json=json)
+        # Standard output is for the lines of the log.
+        with redirect_stdout(sys.stderr):
+            if formats and not dry_run:
+                make_exports(out, formats)
+            if overlay and not dry_run:
+                make_looks(out, sources, ["overlay"])
     except ConnectionFailed as error:
         fail(error.message, Exit.NO_SERVER)
     except ValueError as error:

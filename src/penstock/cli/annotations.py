@@ -34,11 +34,8 @@ Written = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A f
 @verbs.command("export")
 def export_log(folder: Folder, formats: Formats, to: To = None) -> None:
     """Write a log in the formats of other tools, and check what was written."""
-    from penstock.annotate.formats.registry import export
-
-    log = _log(folder)
     with _told():
-        _show(export(log, formats.split(","), to or log.parent / "exports"))
+        make_exports(folder, formats.split(","), to)
 
 
 @verbs.command("check")
@@ -63,14 +60,8 @@ def check_folder(folder: Written) -> None:
 @verbs.command("look")
 def look_at(folder: Folder, sources: Sources, looks: Looks = "page", to: To = None) -> None:
     """Draw what was found: a contact sheet, films and images, or a page for a browser."""
-    import asyncio
-
-    from penstock.annotate.looks.look import write_looks
-
-    log = _log(folder)
     with _told():
-        for path in asyncio.run(write_looks(log, sources, looks.split(","), to or log.parent / "looks")):
-            print(path)
+        make_looks(folder, sources, looks.split(","), to)
 
 
 @verbs.command("review")
@@ -92,6 +83,36 @@ def correct_log(folder: Folder, given: Given, kind: Kind) -> None:
     with _told():
         for line in import_corrections(log, kind, given).lines():
             print(line)
+
+
+def make_exports(folder: Path, formats: list[str], to: Path | None = None) -> None:
+    """Write a log in some formats, and tell what became of it.
+
+    Raises:
+        ConfigError: There is no format of a name, or what it needs is not installed.
+        OSError: Something cannot be read or written.
+        typer.Exit: The check found something.
+    """
+    from penstock.annotate.formats.registry import export
+
+    log = _log(folder)
+    _show(export(log, formats, to or log.parent / "exports"))
+
+
+def make_looks(folder: Path, sources: list[str], looks: list[str], to: Path | None = None) -> None:
+    """Draw what was found, and tell where it is.
+
+    Raises:
+        PenstockError: There is no such look, or a file cannot be read.
+        OSError: Something cannot be written.
+    """
+    import asyncio
+
+    from penstock.annotate.looks.look import write_looks
+
+    log = _log(folder)
+    for path in asyncio.run(write_looks(log, sources, looks, to or log.parent / "looks")):
+        print(path)
 
 
 @contextmanager
