@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 import anyio
@@ -183,6 +184,29 @@ async def test_a_generator_waits_for_a_server_that_does_not_read() -> None:
         with anyio.fail_after(5):
             assert (await seen.left.get())[0] == "endless"
         visit.end()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whenever_a_cancel_comes_an_answer_is_whole_or_says_that_it_is_not(seed: int) -> None:
+    chance, count = random.Random(seed), 40
+    whole = cut = 0
+    async with fake_server() as server, running(server, threads=4):
+        control = await server.control()
+        for number in range(60):
+            visit, name = await server.visit(), f"a-{number}"
+            await visit.say(success(item(name, "generate", GENERATE, text="t", count=count)))
+            heard = [await visit.hear() for _ in range(chance.choice((0, 0, 1, 5, count - 1)))]
+            if chance.random() < 0.8:
+                await control.say(*[cancel(name)] * chance.choice((1, 1, 3)))
+            heard += await visit.hear_all()
+            visit.end()
+            is_cut = was_cancelled(heard[-1])
+            texts = [text_of(said) for said in (heard[:-1] if is_cut else heard)]
+            assert texts == [[f"t-{at}"] for at in range(len(texts))]
+            assert is_cut or len(texts) == count
+            whole, cut = whole + (not is_cut), cut + is_cut
+    assert whole
+    assert cut
 
 
 async def test_how_long_a_cancel_takes_from_the_server_to_the_authors_code() -> None:

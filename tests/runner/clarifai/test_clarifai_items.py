@@ -258,16 +258,18 @@ async def test_what_is_too_large_is_an_error_and_not_cut() -> None:
         assert (await seen.left.get())[0] == "larger"  # its generator was closed
 
 
-async def test_messages_for_another_item_change_nothing() -> None:
+async def test_messages_for_another_item_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
     seen = Seen()
     async with fake_server() as server, running(server, seen):
         visit = await server.visit()
         await visit.say(success(item("a", "until_let_go")))
         await seen.going.wait()
         await visit.say(cancel("other"), success(item("b", "predict")), status(codes.FAILURE), success())
+        await visit.say(*[success(item("b", "predict"))] * 100)
         seen.let_go.set()
         [said] = await visit.hear_all()
         assert text_of(said) == ["done"]
+        assert caplog.text.count("passed over") == 1
 
 
 async def test_data_of_the_old_format_is_answered_in_it() -> None:

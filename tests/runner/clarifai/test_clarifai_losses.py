@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import ClassVar
 
 import anyio
 import grpc
@@ -13,7 +14,7 @@ from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from behaviour.cable import Cable
 from behaviour.checks import until
 from penstock.calls.limits import CallLimits
-from penstock.runner.clarifai.address import read_address
+from penstock.runner.clarifai.address import Address, read_address
 from penstock.runner.clarifai.identity import Credentials
 from penstock.runner.clarifai.link import Link
 from penstock.runner.clarifai.runner import ClarifaiRunner
@@ -199,6 +200,27 @@ async def test_a_server_that_is_away_is_dialled_ever_later_by_one_who_dials_for_
         await link.aclose()
 
 
+async def test_a_fault_of_its_own_ends_no_link(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Address):
+        """An address whose first channels cannot be made."""
+
+        faults: ClassVar[list[str]] = ["one", "two"]
+
+        def channel(self) -> grpc.aio.Channel:
+            if self.faults:
+                raise ValueError(self.faults.pop())
+            return super().channel()
+
+    async with fake_server() as server:
+        link = Link(Odd(*read_address(server.url, None)), Credentials(), Waits(), lambda: 1.0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(link.run)
+            with anyio.fail_after(5):
+                await link.connection()
+            await link.aclose()
+    assert caplog.text.count("the connection to") == 2
+
+
 async def test_a_server_may_come_after_the_runner() -> None:
     server, clock = FakeServer(), Waits()
     await server.start()
@@ -268,7 +290,9 @@ class Sick(App):
         return not self.hangs
 
 
-async def test_streams_are_open_only_while_the_projects_code_can_run() -> None:
+async def test_streams_are_open_only_while_the_projects_code_can_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     seen, clock = Seen(), Waits()
     app = Sick(toy(seen))
     async with fake_server() as server, running(server, app=app, clock=clock, threads=2) as runner:
@@ -287,6 +311,8 @@ async def test_streams_are_open_only_while_the_projects_code_can_run() -> None:
         app.hangs = False
         clock.advance(LOOK_S)
         await works(server)
+        assert "no work is taken" in caplog.text
+        assert "trying again" not in caplog.text
 
 
 async def test_no_stream_is_open_before_the_project_has_started() -> None:

@@ -61,6 +61,8 @@ class Control:
                     await self._listen(stream)
             except StreamLost as lost:
                 _log.info("the control stream has ended (%s); opening another", lost.why)
+            except Exception:  # noqa: BLE001 - the top of a stream: whatever breaks, another one is opened
+                _log.exception("the control stream failed")
             finally:
                 self._open = False
             if self._clock.monotonic() - began >= STEADY_S:

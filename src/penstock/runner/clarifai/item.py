@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,25 +189,26 @@ class Item:
         for given in self._request.inputs:
             self._raise_if_cut()
             live = self._open(given)
-            async for seen in self._frames(live):
-                if seen.status == "completed":
-                    response.outputs.append(self._output(seen))
+            async with aclosing(self._frames(live)) as frames:
+                async for seen in frames:
+                    if seen.status == "completed":
+                        response.outputs.append(self._output(seen))
             self._raise_unless_completed(live)
             await self._finish(live)  # before the next of a batch: it goes by the same id
         self._check_size(response)
         await send(response)
 
     async def _stream(self, live: Live, send: Send) -> None:
-        async for seen in self._frames(live):
-            if self._cancelled is None and (
-                seen.status == "streaming" or (seen.data and not self._method_streams)
-            ):
-                response = Response(status=success(), outputs=[self._output(seen)])
-                self._check_size(response)
-                await send(response)
+        async with aclosing(self._frames(live)) as frames:
+            async for seen in frames:
+                if seen.status == "streaming" or not self._method_streams:
+                    self._raise_if_cut()  # what is dropped here may be the rest of a call that has completed
+                    response = Response(status=success(), outputs=[self._output(seen)])
+                    self._check_size(response)
+                    await send(response)
         self._raise_unless_completed(live)
 
-    async def _frames(self, live: Live) -> AsyncIterator[_Seen]:
+    async def _frames(self, live: Live) -> AsyncGenerator[_Seen, None]:
         """Yield the frames that say something of outputs."""
         async with live.reader() as reader:
             async for batch in reader:
@@ -263,6 +265,8 @@ class Item:
     def _raise_if_cut(self) -> None:
         if self._failure is not None:
             raise self._failure
+        if self._cancelled is CancelReason.DRAIN:
+            raise CallError("the runner leaves; try again", ErrorCode.UNAVAILABLE)
         if self._cancelled is not None:
             raise CallError("the item was cancelled", ErrorCode.CANCELLED)
 

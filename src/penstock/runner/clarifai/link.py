@@ -144,13 +144,10 @@ class Link:
     async def run(self) -> None:
         """Connect, again and again, until ``aclose``."""
         while not self._over.is_set():
-            connection = Connection(self._address.channel(), self._credentials, self._tasks)
             try:
-                await self._keep(connection)
-            except BaseException:
-                await connection.aclose()
-                raise
-            connection.retire()
+                await self._dial()
+            except Exception:  # noqa: BLE001 - the top of a link: whatever breaks, it is dialled again
+                _log.exception("the connection to %s failed", self._address)
             if not self._over.is_set():
                 await pause(self._backoff.next_s(), self._over, self._clock, self._tasks)
 
@@ -161,6 +158,15 @@ class Link:
         if connection is not None:
             await connection.aclose()
         await self._tasks.aclose()
+
+    async def _dial(self) -> None:
+        connection = Connection(self._address.channel(), self._credentials, self._tasks)
+        try:
+            await self._keep(connection)
+        except BaseException:
+            await connection.aclose()
+            raise
+        connection.retire()
 
     async def _keep(self, connection: Connection) -> None:
         """Connect, and return when that failed, or when the connection is lost."""

@@ -73,6 +73,8 @@ class WorkStream:
         self._linger: Timer | None = None
         self._free = asyncio.Event()
         self._why = ""
+        self._ended_here = False
+        self._told = False  # of what was passed over
         self.open = False
         """Whether an item may come on it."""
         self.worked = False
@@ -94,6 +96,7 @@ class WorkStream:
 
     def cancel(self) -> None:
         """End it now."""
+        self._ended_here = True
         self._conversation.finish()
         if self._stream is not None:
             self._stream.cancel()
@@ -106,7 +109,7 @@ class WorkStream:
                 self._stream = stream
                 await self._listen(stream)
         except StreamLost as lost:
-            self._why = self._why or lost.why
+            self._why = "" if self._ended_here else lost.why
         except Exception:  # noqa: BLE001 - the top of a stream: whatever breaks, another one is opened
             _log.exception("a stream failed")
             self._why = "a fault of the runner"
@@ -139,7 +142,7 @@ class WorkStream:
         elif isinstance(step, Refused):
             await self._refuse(stream, step)
         elif isinstance(step, Passed):
-            _log.warning("the server's message is passed over: %s", step.why)
+            self._pass_over(step)
         elif item is None:
             return
         elif isinstance(step, More):
@@ -164,6 +167,12 @@ class WorkStream:
         items.add(item)
         item.begin()
         self._tasks.start(self._process(stream, item), name=f"item {item_id}")
+
+    def _pass_over(self, passed: Passed) -> None:
+        """Log the first message that nothing is done with: a server may send any number of them."""
+        if not self._told:
+            self._told = True
+            _log.warning("the server's message is passed over: %s", passed.why)
 
     async def _refuse(self, stream: Stream, refused: Refused) -> None:
         _log.warning("an item cannot be processed: %s", refused.why)
