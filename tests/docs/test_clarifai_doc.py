@@ -12,6 +12,7 @@ import pytest
 from docs.pages import DOCS, codes, fences, table
 from penstock import AsyncClient
 from penstock.compose import STREAMING_MODE, build_app
+from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.integrations.model_folder import forms
 from penstock.integrations.model_folder.folder import DEFAULT_THREADS, THREADS
 from penstock.integrations.model_folder.stand_ins import MODULES
@@ -67,3 +68,11 @@ def test_the_forms_are_those_of_the_code() -> None:
 
 def test_the_number_of_threads_is_told() -> None:
     assert f"else `{THREADS}`, else {DEFAULT_THREADS}" in PAGE.read_text(encoding="utf-8")
+
+
+def test_every_setting_of_the_link_has_its_row_with_its_default() -> None:
+    rows = {codes(row["variable of the link"])[0]: row for row in table(PAGE, "variable of the link")}
+    fields = LinkSettings.model_fields
+    assert rows.keys() == {f"PENSTOCK_CLARIFAI_{name.upper()}" for name in fields}
+    for name, field in fields.items():
+        assert codes(rows[f"PENSTOCK_CLARIFAI_{name.upper()}"]["default"]) == [str(field.default)]
