@@ -95,6 +95,16 @@ def felt(contender: str) -> Figure:
     return find
 
 
+def sooner(workload: str, one: str, other: str, connections: int) -> Figure:
+    """How many times sooner the one is felt than the other, by their p50."""
+
+    def find(samples: Samples, _: Rate) -> list[float]:
+        pairs = samples.pairs((workload, one, connections), (workload, other, connections))
+        return [rank(second["felt_ms"], 0.5) / rank(first["felt_ms"], 0.5) for first, second in pairs]
+
+    return find
+
+
 def loaded(samples: Samples, _: Rate) -> list[float]:
     """How many heavy packages the import loads."""
     return [float(len(sample["heavy"])) for sample in samples.of("startup", "import", 1)]
@@ -169,6 +179,13 @@ AIMS = (
     Aim("disconnect of a silent model, p99", felt("silent"), 5, "ms", at_most=True, is_rate=False),
     Aim("disconnect of a flooding model, p99", felt("flood"), 5, "ms", at_most=True, is_rate=False),
     *map(_adapter, ("openai", "anthropic", "sglang", "sglang_new")),
+    Aim(
+        "first token, p50, with prefix-aware routing, sooner than in turns",
+        sooner("kv-routing", "prefix", "rounds", 1),
+        2,
+        "×",
+        is_rate=False,
+    ),
     Aim(
         "memory per idle WebSocket",
         field(("ws-idle", "penstock", 2000), "idle_kb_per_socket"),

@@ -27,6 +27,9 @@ from peering import free_port, named, prepare, python_of, versions_of, wait_unti
 from processes import end
 from workloads import HERE, WORKLOADS, Contender, Workload
 
+from penstock.engines.store import ModelStore
+from penstock.errors import CallError
+
 SERVER_CORE, LOAD_CORE = 0, 1
 WARM_UP_S = 0.5
 WARM_UP_PER_CONNECTION_S = 0.002
@@ -255,7 +258,16 @@ def chosen(only: list[str] | None, peers: list[str]) -> list[Workload]:
     def stays(contender: Contender) -> bool:
         return contender.app != "peer" or contender.peer in peers
 
-    return [replace(one, contenders=tuple(filter(stays, one.contenders))) for one in found]
+    return [replace(one, contenders=tuple(filter(stays, one.contenders))) for one in found if has_model(one)]
+
+
+def has_model(workload: Workload) -> bool:
+    """Whether the model that a workload needs is here."""
+    try:
+        return not workload.model or bool(ModelStore().resolve(workload.model))
+    except CallError as error:
+        print(f"{workload.name} is left out: {error.message}", file=sys.stderr)
+        return False
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -49,6 +49,7 @@ class Workload:
         calls: Calls that are under way on one connection.
         floor: The contender all others are divided by.
         unit: What ``connections`` counts.
+        model: One that it needs, by the name that ``penstock pull`` knows.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Workload:
     fresh: bool = False
     calls: int = 1
     unit: str = "connection"
+    model: str = ""
 
     @property
     def units(self) -> str:
@@ -342,6 +344,23 @@ OTHERS = (
         floor="",
         load="adapters.py",
         unit="answer at a time",
+    ),
+    Workload(
+        name="kv-routing",
+        what=(
+            "from a request to the first token of a real model, through a gateway with two runners: six "
+            "tenants with system prompts of 500 tokens, of which each runner holds two"
+        ),
+        items=0,
+        connections=(1, 2),
+        contenders=(
+            Contender("prefix", "", "prefix", "to the runner that holds the prompt, weighed against load"),
+            Contender("rounds", "", "rounds", "the runners take turns, as the gateway is not told"),
+        ),
+        floor="rounds",
+        load="kv_routing.py",
+        unit="caller at a time",
+        model="smollm2-135m",
     ),
     Workload(
         name="startup",

@@ -72,6 +72,16 @@ def test_a_ratio_is_taken_within_each_repeat() -> None:
     assert rows(samples)[bound] == "**missed**"
 
 
+@pytest.mark.usefixtures("report")
+def test_what_is_felt_sooner_is_told_by_the_middle_of_each_repeat() -> None:
+    bound = "first token, p50, with prefix-aware routing, sooner than in turns"
+    felt = {"prefix": [1.0, 2.0, 9.0], "rounds": [1.0, 4.0, 5.0]}
+    samples = [{**sample(who, 1, felt_ms=ms), "workload": "kv-routing"} for who, ms in felt.items()]
+    assert rows(samples)[bound] == "met"
+    samples[1]["felt_ms"] = [3.9, 3.9, 99.0]
+    assert rows(samples)[bound] == "**missed**"
+
+
 TIMES = {"p50": 1.0, "p99": 2.0, "max": 3.0}
 KINDS = {
     "stream-256tok": {"tokens_per_s": 100, "first_item_ms": TIMES, "load_cpu": 0.1},
@@ -87,6 +97,7 @@ KINDS = {
     "ws-idle": {"idle_kb_per_socket": 20.0, "used_kb_per_socket": 21.0},
     "disconnect": {"felt_ms": [1.0, 2.0, 3.0]},
     "cancel": {"felt_ms": [1.0, 2.0, 3.0]},
+    "kv-routing": {"felt_ms": [1.0, 2.0, 3.0]},
     "adapters": {"client_us": 5.0, "adapter_us": 10.0, "above_us": 5.0, "call_us": 700},
     "startup": {
         "starts": 10,
