@@ -35,7 +35,7 @@ from penstock.protocol.session import (
 _ids = st.text("0123456789abcdef", min_size=1, max_size=32)
 _json = st.binary(max_size=200)
 _sizes = st.integers(0, 2**40)
-_names = st.lists(st.binary(min_size=16, max_size=16), max_size=5)
+_names = st.lists(st.binary(min_size=8, max_size=32), max_size=5)
 _failures = st.builds(
     Failure,
     code=st.sampled_from(ErrorCode),

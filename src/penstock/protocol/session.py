@@ -28,7 +28,7 @@ HEAD = 4
 MAX_NAMED = 1024
 """Blocks of caches that one message names to be held, or to be gone."""
 
-BlockName = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+BlockName = Annotated[bytes, msgspec.Meta(min_length=8, max_length=32)]
 
 T = TypeVar("T")
 
