@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class KeyRing:
         self.key = key
 
     def enter(self, token: str | None, asked: Caller) -> Caller:
+        self.enter_host(token)
         return LOCAL
 
     def enter_host(self, token: str | None) -> Visitor:
@@ -46,11 +47,15 @@ class KeyRing:
 
 
 @asynccontextmanager
-async def serving(hub: Hub, key: str = "", **link: Any) -> AsyncIterator[ClarifaiServer]:
+async def serving(
+    hub: Hub, key: str = "", clients: Sequence[object] = (), **link: Any
+) -> AsyncIterator[ClarifaiServer]:
     """Serve a hub; its server has the attribute ``address``."""
     where: list[str] = []
     settings = LinkSettings(port=0, **link)
-    server = ClarifaiServer(hub, KeyRing(key), "127.0.0.1", settings, NoBindings(), listening=where.append)
+    server = ClarifaiServer(
+        hub, KeyRing(key), "127.0.0.1", settings, NoBindings(), clients, listening=where.append
+    )
     await server.start()
     server.address = where[0].removeprefix("http://")  # type: ignore[attr-defined]
     try:

@@ -11,7 +11,11 @@ from collections.abc import AsyncIterator
 import anyio
 import grpc
 import pytest
-from clarifai_grpc.grpc.api.service_pb2 import PostModelOutputsRequest
+from clarifai_grpc.grpc.api.service_pb2 import (
+    MultiOutputResponse,
+    PostModelOutputsRequest,
+    SingleModelResponse,
+)
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from grpc import aio
 
@@ -228,6 +232,29 @@ async def test_what_nobody_serves_is_not_implemented(runner: Dialler) -> None:
     with pytest.raises(aio.AioRpcError) as refused:
         await unknown_rpc(runner.channel)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_request_without_a_key_is_not_read(hub: Hub) -> None:
+    class Models:
+        async def GetModel(self, request: object, context: object) -> object:
+            raise AssertionError("it was read")
+
+        async def StreamModelOutputs(self, requests: object, context: object) -> None:
+            raise AssertionError("it was read")
+
+    async with (
+        serving(hub, key="right", clients=(Models(),)) as server,
+        Dialler(server.address) as client,  # type: ignore[attr-defined]
+    ):
+        get = client.channel.stream_unary(
+            "/clarifai.api.V2/GetModel", response_deserializer=SingleModelResponse.FromString
+        )
+        stream = client.channel.stream_stream(
+            "/clarifai.api.V2/StreamModelOutputs", response_deserializer=MultiOutputResponse.FromString
+        )
+        with anyio.fail_after(WAIT_S):  # the requests never come
+            assert (await get()).status.code == codes.CONN_KEY_INVALID
+            assert (await stream().read()).status.code == codes.CONN_KEY_INVALID
 
 
 async def test_raw_commands_carry_messages_as_they_are(hub: Hub, runner: Dialler) -> None:

@@ -72,3 +72,18 @@ def token_in(metadata: Mapping[str, str]) -> str | None:
         text = "authorization is not of the form `Key KEY` or `Bearer KEY`"
         raise CallError(text, ErrorCode.UNAUTHENTICATED)
     return token.strip()
+
+
+def check_known(guard: Guard, pairs: Iterable[tuple[str, str | bytes]] | None) -> None:
+    """See that a call comes with a key that is good for anything here.
+
+    Raises:
+        CallError: ``unauthenticated`` or ``permission_denied``.
+    """
+    token = token_in(metadata_of(pairs))
+    try:
+        guard.enter(token, Caller())
+    except CallError as error:
+        if error.code is not ErrorCode.PERMISSION_DENIED:
+            raise
+        guard.enter_host(token)

@@ -14,13 +14,14 @@ from google.protobuf import message_factory
 from grpc import aio
 
 from penstock.calls.clock import Clock, SystemClock
-from penstock.errors import PenstockError
+from penstock.errors import CallError, PenstockError
 from penstock.gateway.clarifai.binding import Bindings
-from penstock.gateway.clarifai.guard import Guard
+from penstock.gateway.clarifai.guard import Guard, check_known
 from penstock.gateway.clarifai.replicas import Replicas
 from penstock.gateway.clarifai.service import RunnerStreams
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.gateway.hub import Hub
+from penstock.protocol.clarifai.statuses import status_of
 
 SERVICE = "clarifai.api.V2"
 RUNNERS = "ProcessRunnerItems"
@@ -71,6 +72,7 @@ class ClarifaiServer:
         """Those that are there."""
         self._streams = RunnerStreams(hub, self.replicas, guard, clock)
         self._clients = clients
+        self._guard = guard
         self._host = host
         self._link = link
         self._tls = tls
@@ -84,7 +86,7 @@ class ClarifaiServer:
             PenstockError: The port cannot be had.
         """
         server = self._server = aio.server(options=_options(self._link))
-        server.add_generic_rpc_handlers((Handlers(self._streams, self._clients),))
+        server.add_generic_rpc_handlers((Handlers(self._streams, self._clients, self._guard),))
         port = self._bind(server)
         await server.start()
         scheme = "http" if self._tls is None else "https"
@@ -122,22 +124,42 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     Args:
         streams: Serves runners.
         clients: See ``ClarifaiServer``.
+        guard: Looks at a client's key before its request is read.
     """
 
-    def __init__(self, streams: RunnerStreams, clients: Sequence[object]) -> None:
-        self._table: dict[str, Any] = {
-            # Messages of runners stay bytes here: what cannot be parsed is theirs to answer for, by a typed
-            # error, where gRPC would end the stream with INTERNAL and so the runner's thread.
-            f"/{SERVICE}/{RUNNERS}": grpc.stream_stream_rpc_method_handler(streams.serve)
-        }
+    def __init__(self, streams: RunnerStreams, clients: Sequence[object], guard: Guard) -> None:
+        self._guard = guard
+        # Messages of runners stay bytes: what cannot be parsed is theirs to answer for, by a typed error,
+        # where gRPC would end the stream with INTERNAL and so the runner's thread.
+        self._runners = grpc.stream_stream_rpc_method_handler(streams.serve)
+        self._clients: dict[str, tuple[Any, Any]] = {}
         for name, method in service_pb2.DESCRIPTOR.services_by_name["V2"].methods_by_name.items():
             serve = next((getattr(one, name) for one in clients if hasattr(one, name)), None)
             if serve is not None and name != RUNNERS:
-                self._table[f"/{SERVICE}/{name}"] = _handler(method, serve)
+                self._clients[f"/{SERVICE}/{name}"] = method, _handler(method, serve)
 
     def service(self, handler_call_details: Any) -> Any:
         """Return what answers an RPC; None if nobody does."""
-        return self._table.get(handler_call_details.method)
+        if handler_call_details.method == f"/{SERVICE}/{RUNNERS}":
+            return self._runners
+        method, handler = self._clients.get(handler_call_details.method, (None, None))
+        if method is not None:
+            try:
+                check_known(self._guard, handler_call_details.invocation_metadata)
+            except CallError as error:
+                return _refusing(method, error)
+        return handler
+
+
+def _refusing(method: Any, error: CallError) -> Any:
+    """Return what answers an RPC with a refusal: whatever it takes, nothing of a request is read."""
+    answer = message_factory.GetMessageClass(method.output_type)
+    refused = answer(status=status_of(error)).SerializeToString()
+
+    async def refuse(_: Any, context: Any) -> None:
+        await context.write(refused)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 _MAKERS: Mapping[tuple[bool, bool], Any] = {
