@@ -104,7 +104,7 @@ def single(value: float) -> float:
         short = float(f"{value:.{digits}g}")
         if abs(short) <= _MAX_FLOAT and struct.pack("<f", short) == packed:
             return short
-    return value
+    return float(f"{value:.9g}")  # so many are always enough
 
 
 # -- text and media ------------------------------------------------------------------------------------
