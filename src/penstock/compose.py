@@ -37,8 +37,12 @@ STREAMING_MODE = "SPI_STREAMING_ENV_VAR"
 """Set to ``true`` before a project is imported (streaming mode guide, Command Execution)."""
 
 
-def build_metrics(settings: ServerSettings) -> tuple[Observer, Exposition | None]:
-    """Return what counts the calls of an app, and shows that at `/metrics`; nothing where they are off."""
+def build_observer(settings: ServerSettings) -> tuple[Observer, Exposition | None]:
+    """Return what watches the calls of an app, as far as that is on, and what shows its counts at `/metrics`.
+
+    Raises:
+        PenstockError: Calls are to be traced, and the package for it is not there.
+    """
     # Workers import this file too, and watch nothing: their calls are the server's.
     from penstock.observability import exposition, recorder
     from penstock.observability.several import Several

@@ -293,6 +293,7 @@ NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"} | {
     "allow_origin",
     "insecure_open",
     "mcp",
+    "traces",
     "tls_cert",
     "tls_key",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -59,6 +59,8 @@ class Call:
 
     def __init__(self) -> None:
         self.reported: list[EngineReport] = []
+
+    metadata: Mapping[str, str] = {}
 
     def remaining(self) -> float | None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 import anyio
@@ -32,6 +32,8 @@ class Call:
     def __init__(self) -> None:
         self.request_id = uuid.uuid4().hex
         self.confirmed = 0
+
+    metadata: Mapping[str, str] = {}
 
     def remaining(self) -> float | None:
         return None

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cli.processes import Server as Running
 from cli.processes import started
 from penstock.calls.observer import NOBODY
-from penstock.compose import build_metrics
+from penstock.compose import build_observer
 from penstock.observability.exposition import Exposition
 from penstock.observability.recorder import Recorder
 from penstock.server.settings import ServerSettings
@@ -56,8 +56,8 @@ def test_metrics_are_on_unless_a_flag_says_otherwise(
 
 
 def test_the_environment_can_turn_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    observer, exposition = build_metrics(ServerSettings())
+    observer, exposition = build_observer(ServerSettings())
     assert isinstance(observer, Recorder)
     assert isinstance(exposition, Exposition)
     monkeypatch.setenv("PENSTOCK_METRICS", "0")
-    assert build_metrics(ServerSettings()) == (NOBODY, None)
+    assert build_observer(ServerSettings()) == (NOBODY, None)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class Call:
     def __init__(self, inside: Callable[[], int]) -> None:
         self._inside = inside
         self.confirmed_with: list[int] = []
+
+    metadata: Mapping[str, str] = {}
 
     def remaining(self) -> None:
         return None

@@ -6,6 +6,7 @@ The executor sets it around an author's function; threads and executors started 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,12 @@ class AmbientCall(Protocol):
     @property
     def request_id(self) -> str:
         """32 hex digits, never reused."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What is to be told to servers that work for this call: ``x_request_id`` and ``traceparent``, where
+        known."""
         ...
 
     def remaining(self) -> float | None:

@@ -59,6 +59,8 @@ class Live:
     ) -> None:
         self.start = start
         self.caller = caller
+        self.trace_parent = caller.trace_parent
+        """What is done for this call stands below it, in W3C's form; who traces calls puts itself there."""
         self.request_id = request_id
         self.task_id = start.task_id or request_id
         self.accepted_at = clock.wall()

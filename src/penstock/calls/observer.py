@@ -57,6 +57,9 @@ class Observer:
     def stopped(self, live: Live, after_s: float | None) -> None:
         """Its work has really stopped and its permit is free; how long after its cancel, if there was one."""
 
+    def close(self) -> None:
+        """Nothing more will be told; this may wait until all is where it belongs."""
+
     def turned(self, after_s: float) -> None:
         """The event loop has come to what was put into its queue so long before."""
 

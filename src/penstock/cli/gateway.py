@@ -15,10 +15,12 @@ from penstock.cli.serving import (
     AuthKeys,
     Host,
     InsecureOpen,
+    Mcp,
     Metrics,
     Port,
     TlsCert,
     TlsKey,
+    Traces,
     WsPort,
     read_settings,
     run_loop,
@@ -51,6 +53,8 @@ def gateway(
     name: Name = "gateway",
     default_command: DefaultCommand = None,
     metrics: Metrics = None,
+    traces: Traces = None,
+    mcp: Mcp = None,
     auth_keys: AuthKeys = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
@@ -63,12 +67,12 @@ def gateway(
     log_to_stderr()
     settings = read_settings(**locals())
 
-    from penstock.compose import build_gateway, build_metrics
+    from penstock.compose import build_gateway, build_observer
     from penstock.errors import PenstockError
     from penstock.server import host as hosting
 
     link = _read_link_settings(clarifai_port)
-    observer, exposition = build_metrics(settings)
+    observer, exposition = build_observer(settings)
 
     clarifai: list[str] = []
 
@@ -94,6 +98,8 @@ def gateway(
         run_loop(hosting.Host(hub, settings, ready, exposition, extension).serve())
     except PenstockError as error:
         fail(describe_failure(error, None))
+    finally:
+        observer.close()
 
 
 def _read_link_settings(port: int | None) -> LinkSettings:

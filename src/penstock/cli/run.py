@@ -19,11 +19,13 @@ from penstock.cli.serving import (
     Engine,
     Host,
     InsecureOpen,
+    Mcp,
     Metrics,
     Port,
     Project,
     TlsCert,
     TlsKey,
+    Traces,
     Workers,
     WsPort,
     read_settings,
@@ -45,6 +47,8 @@ def run(
     ws_port: WsPort = None,
     workers: Workers = None,
     metrics: Metrics = None,
+    traces: Traces = None,
+    mcp: Mcp = None,
     auth_keys: AuthKeys = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
@@ -72,10 +76,10 @@ def run(
 
 def _serve(project: Path | None, engine: str | None, settings: ServerSettings, compat: bool) -> bool:
     """Serve until stopped; returns whether calls were ever accepted."""
-    from penstock.compose import build_app, build_metrics
+    from penstock.compose import build_app, build_observer
     from penstock.server import host
 
-    observer, exposition = build_metrics(settings)
+    observer, exposition = build_observer(settings)
     app = build_app(project, engine, settings, compat=compat, observer=observer)
     addresses: list[str] = []
 
@@ -83,7 +87,10 @@ def _serve(project: Path | None, engine: str | None, settings: ServerSettings, c
         addresses.append(address)
         print(_ready_line(app, address), flush=True)
 
-    run_loop(host.Host(app, settings, ready, exposition).serve())
+    try:
+        run_loop(host.Host(app, settings, ready, exposition).serve())
+    finally:
+        observer.close()
     return bool(addresses)
 
 

@@ -42,6 +42,16 @@ Metrics = Annotated[
         "--metrics/--no-metrics", help="Count calls, and show that at /metrics (PENSTOCK_METRICS; on)."
     ),
 ]
+Traces = Annotated[
+    bool | None,
+    typer.Option(
+        "--traces", help="Send a span for each call to where OTEL_… variables say (PENSTOCK_TRACES; off)."
+    ),
+]
+Mcp = Annotated[
+    bool | None,
+    typer.Option("--mcp", help="Serve the commands as MCP tools at /mcp (PENSTOCK_MCP; off)."),
+]
 AuthKeys = Annotated[
     Path | None,
     typer.Option(help="File of the keys that callers need; see `penstock keys` (PENSTOCK_AUTH_KEYS; none)."),

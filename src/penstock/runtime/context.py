@@ -58,9 +58,10 @@ class CallContext(Abortable):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What came with the request: ``x_request_id`` and ``traceparent``, where given."""
-        caller = self._live.caller
-        pairs = (("x_request_id", caller.correlation_id), ("traceparent", caller.trace_parent))
+        """What came with the request: ``x_request_id`` and ``traceparent``, where given; the latter is this
+        call's own where calls are traced."""
+        live = self._live
+        pairs = (("x_request_id", live.caller.correlation_id), ("traceparent", live.trace_parent))
         return {name: value for name, value in pairs if value}
 
     @property

@@ -92,8 +92,9 @@ class Forwarding:
             window=self._window,
             remaining_s=live.remaining(),
             correlation_id=caller.correlation_id,
-            trace_parent=caller.trace_parent,
+            trace_parent=live.trace_parent,
             more_input=live.inputs is not None,
+            counts_input=live.inputs is not None,
         )
 
     # -- calls ---------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ class ServerSettings(BaseSettings):
     allow_origin: Annotated[
         str | None, Field(description="Sites whose pages may use it, with commas between; * is any.")
     ] = None
+    traces: Annotated[
+        bool, Field(description="Send a span for each call to where OpenTelemetry's variables say.")
+    ] = False
     mcp: Annotated[
         bool, Field(description="Serve the commands as tools of the Model Context Protocol, at /mcp.")
     ] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -92,6 +92,8 @@ class Call:
         self._left_s = left_s
         self._began = time.monotonic()
         self.confirmed = 0
+
+    metadata: Mapping[str, str] = {}
 
     def remaining(self) -> float | None:
         return None if self._left_s is None else self._left_s - (time.monotonic() - self._began)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from penstock.calls import ambient
 from penstock.engines.upstream.patience import Patience
 
 if TYPE_CHECKING:
@@ -111,9 +112,18 @@ def http_client(
             max_connections=capacity * 2 + 8, max_keepalive_connections=capacity, keepalive_expiry=_IDLE_S
         ),
         headers={"accept-encoding": "identity", "user-agent": user_agent},
-        event_hooks={"response": [on_response]},
+        event_hooks={"request": [_tell_for_whom], "response": [on_response]},
     )
     return client
+
+
+async def _tell_for_whom(request: httpx.Request) -> None:
+    """Tell a server which request, and which trace, it works for."""
+    call = ambient.current.get()
+    told = {} if call is None else call.metadata
+    for name, header in (("x_request_id", "x-request-id"), ("traceparent", "traceparent")):
+        if name in told:
+            request.headers[header] = told[name]
 
 
 @cache
