@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 import anyio
 import grpc
 import pytest
+import typer
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 
 from cli.processes import PATIENCE_S, Penstock, command, environment
+from penstock.cli import runner_clarifai
 from runner.clarifai.fake_server import (
     GENERATE,
     STREAM,
@@ -220,3 +223,22 @@ def test_flags_that_do_not_fit_are_refused(penstock: Penstock, tiny: Path) -> No
     ):
         said = penstock("runner", tiny, *arguments)
         assert (said.returncode, words in said.stderr) == (2, True), said.stderr
+
+
+def test_without_its_packages_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner_clarifai, "find_spec", lambda name: None)
+    with pytest.raises(typer.Exit) as left:
+        runner_clarifai.refuse_without_packages()
+    assert left.value.exit_code == 1
+    assert "pip install 'penstock[clarifai]'" in capsys.readouterr().err
+
+
+def test_nothing_of_it_is_loaded_where_it_is_not_used() -> None:
+    code = (
+        "import sys, penstock.cli.runner, penstock.compose, penstock.runner.service; "
+        "print([name for name in sys.modules if name.startswith(('grpc', 'clarifai', 'google.protobuf'))])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert (said.returncode, said.stdout.strip()) == (0, "[]"), said.stderr
