@@ -12,10 +12,13 @@ import pytest
 from docs.pages import DOCS, codes, fences, table
 from penstock import AsyncClient
 from penstock.compose import STREAMING_MODE, build_app
+from penstock.errors import CallError, ErrorCode
+from penstock.gateway.clarifai import records
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.integrations.model_folder import forms
 from penstock.integrations.model_folder.folder import DEFAULT_THREADS, THREADS
 from penstock.integrations.model_folder.stand_ins import MODULES
+from penstock.protocol.clarifai.statuses import name_of, status_of
 from penstock.server.settings import ServerSettings
 
 pytestmark = pytest.mark.anyio
@@ -76,3 +79,15 @@ def test_every_setting_of_the_link_has_its_row_with_its_default() -> None:
     assert rows.keys() == {f"PENSTOCK_CLARIFAI_{name.upper()}" for name in fields}
     for name, field in fields.items():
         assert codes(rows[f"PENSTOCK_CLARIFAI_{name.upper()}"]["default"]) == [str(field.default)]
+
+
+def test_every_error_has_its_status() -> None:
+    rows = {code: codes(row["status"])[0] for row in table(PAGE, "code") for code in codes(row["code"])}
+    assert rows == {code.value: name_of(status_of(CallError("", code)).code) for code in ErrorCode}
+
+
+def test_the_room_for_records_is_told() -> None:
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    of_key = f"{records.MAX_RECORDS_OF_KEY:,} records of {records.MAX_BYTES_OF_KEY // 2**20} MiB of each key"
+    assert of_key in text
+    assert f"{records.MAX_RECORDS:,} of {records.MAX_BYTES // 2**20} MiB in all" in text
