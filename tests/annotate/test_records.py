@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.annotate import records
@@ -76,6 +76,7 @@ def test_a_region_that_is_none_cannot_be_made(wrong: dict[str, object]) -> None:
         msgspec.structs.replace(FULL, **wrong)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.fractions())
 def test_seconds_are_exact(value: Fraction) -> None:
     text = records.seconds_text(value)

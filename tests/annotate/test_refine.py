@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
 from penstock.annotate import Concept, Refining, rle
@@ -205,6 +206,7 @@ some = st.lists(
 )
 
 
+@with_settings(deadline=None, max_examples=60)
 @given(some, st.sampled_from([0.3, 0.5, 0.8]), st.booleans())
 def test_of_what_suppression_keeps_no_two_overlap(found: list[Found], most: float, by_class: bool) -> None:
     kept = resolve(found, "nms", most, by_class=by_class)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.annotate.media.sampling import THUMB, Sampler, Sampling
@@ -28,6 +28,7 @@ def chosen(sampling: Sampling, seconds: list[Fraction]) -> list[int]:
     return found
 
 
+@settings(deadline=None, max_examples=60)
 @given(times, st.sampled_from(["2", "1/3", "30", "25", "30000/1001"]), st.sampled_from([None, "1", "0.37"]))
 def test_by_time_it_is_the_first_frame_of_each_interval(
     seconds: list[Fraction], fps: str, begin: str | None
@@ -40,18 +41,21 @@ def test_by_time_it_is_the_first_frame_of_each_interval(
     assert chosen(Sampling(fps=fps, begin=begin), seconds) == sorted(first.values())
 
 
+@settings(deadline=None, max_examples=60)
 @given(times, st.integers(1, 9), st.integers(1, 5))
 def test_each_nth_up_to_a_limit(seconds: list[Fraction], every: int, limit: int) -> None:
     assert chosen(Sampling(every=every), seconds) == list(range(0, len(seconds), every))
     assert chosen(Sampling(every=every, limit=limit), seconds) == list(range(0, len(seconds), every))[:limit]
 
 
+@settings(deadline=None, max_examples=60)
 @given(times, st.sampled_from(["0", "0.5", "1"]), st.sampled_from(["1.5", "10/3"]))
 def test_a_range_has_its_beginning_and_not_its_end(seconds: list[Fraction], begin: str, end: str) -> None:
     within = [number for number, at in enumerate(seconds) if Fraction(begin) <= at < Fraction(end)]
     assert chosen(Sampling(begin=begin, end=end), seconds) == within
 
 
+@settings(deadline=None, max_examples=60)
 @given(times, st.data())
 def test_behind_any_frame_it_goes_on(seconds: list[Fraction], data: Any) -> None:
     sampling = data.draw(
