@@ -315,3 +315,18 @@ def test_plain_code_reads_frames_too(film: Path, tmp_path: Path) -> None:
         times = [frame.t for frame in frames]
     assert times[:4] == ["0", "0.1", "0.29", "0.307"]
     assert frames.manifest.state == "done"
+
+
+async def test_memory_does_not_grow_with_a_film(app: App, tmp_path: Path) -> None:
+    import resource
+
+    path = films.write(tmp_path / "long.mp4", 1500, options={"preset": "ultrafast"})
+    early = count = 0
+    async with annotate(path, app, asking("ten"), out=tmp_path / "out", window=8) as frames:
+        async for _ in frames:
+            count += 1
+            if count == 300:
+                early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - early
+    assert count == 1500
+    assert grown < 30 * 1024  # kilobytes; the pictures of these frames have 86 MB
