@@ -92,7 +92,7 @@ class FakeContext:
         self.metadata += list(metadata.items())
         self.written: list[Response] = []
         self.left: float | None = None
-        self.stuck = False
+        self.stuck = self.broken = False
 
     def invocation_metadata(self) -> list[tuple[str, str]]:
         return self.metadata
@@ -101,6 +101,8 @@ class FakeContext:
         return self.left
 
     async def write(self, message: Response) -> None:
+        if self.broken:
+            raise RuntimeError("nobody is there")
         self.written.append(message)
         if self.stuck:
             await anyio.sleep_forever()

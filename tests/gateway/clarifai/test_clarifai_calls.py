@@ -354,6 +354,19 @@ async def test_a_client_that_leaves_while_it_is_written_to(site: Site) -> None:
     assert await cancelled(runner, call) is CancelReason.DISCONNECT
 
 
+async def test_a_client_that_is_gone_when_it_is_written_to(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = site.native()
+    asking = Asking(site, "GenerateModelOutputs", request("gateway", "say", {"text": "hi"}))
+    asking.context.broken = True
+    (call,) = await opened(runner)
+    runner.item(call.request_id, "a")
+    assert await cancelled(runner, call) is CancelReason.DISCONNECT
+    assert await asking.answer() == []
+    assert not caplog.records
+
+
 async def test_a_deadline_is_the_calls(site: Site) -> None:
     runner = site.native()
     asking = Asking(site, "GenerateModelOutputs", request("gateway", "say", {"text": "hi"}))

@@ -130,13 +130,13 @@ def speech_of(target: Target, targets: Targets, rpc: str, request: Request) -> S
         return RawSpeech(command_name(target.model_id, rpc))
     _check_count(rpc, request)
     method = method_of(request, _DEFAULTS[rpc])
-    offer = target.methods.get(method)
+    offer = target.method(method)
     if offer is None:
-        known = ", ".join(sorted(target.methods))[:200] or "none"
+        known = ", ".join(sorted(target.methods()))[:200] or "none"
         raise _refused(f"the model has no method {method[:100]!r}; its methods are {known}")
     signature = targets.signature(offer)
     if rpc == POST and offer.streaming:
-        raise _refused(f"{method} gives a stream; call {GENERATE}")
+        raise _refused(f"{method} gives a stream; call {STREAM if offer.takes_stream else GENERATE}")
     if rpc == STREAM and signature.method_type != resources_pb2.STREAMING_STREAMING:
         raise _refused(f"{method} does not take a stream and give one; call {POST} or {GENERATE}")
     return CommandSpeech(offer, signature)
@@ -149,7 +149,7 @@ def signatures_asked(target: Target, rpc: str, request: Request) -> bool:
 
 def described(target: Target, targets: Targets) -> Response:
     """Return the answer to who asks what methods there are."""
-    text = write_signatures(targets.signature(offer) for offer in target.methods.values())
+    text = write_signatures(targets.signature(offer) for offer in target.methods().values())
     data = resources_pb2.Data(text=resources_pb2.Text(raw=text))
     return Response(status=success(), outputs=[Output(status=success(), data=data)])
 

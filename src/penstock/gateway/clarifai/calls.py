@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 
 from clarifai_grpc.grpc.api.status import status_pb2
@@ -22,7 +23,7 @@ from penstock.gateway.clarifai.answers import (
     speech_of,
     together,
 )
-from penstock.gateway.clarifai.entering import Context, Entrance, answered
+from penstock.gateway.clarifai.entering import ClientGone, Context, Entrance, answered, written
 from penstock.gateway.clarifai.outcomes import outcomes
 from penstock.gateway.clarifai.records import Records
 from penstock.gateway.clarifai.targets import MODEL, Target, Targets, absent, model_labels, selected
@@ -33,6 +34,8 @@ from penstock.protocol.dispatch import Caller
 from penstock.protocol.messages import MAX_TIMEOUT_S, CancelReason, OnDisconnect, Start
 
 INPUT_WAIT_S = 0.02  # how often a call that is far behind with its input is asked whether it has caught up
+_log = logging.getLogger("penstock.gateway")
+
 EMPTY = "the method ended without giving anything, and clients of the SDK can be told of that in no other way"
 
 
@@ -62,15 +65,11 @@ class Calls:
 
     async def GenerateModelOutputs(self, request: Request, context: Context) -> None:
         """Answer as a stream; it has at least one message, and the last says what went wrong, if anything."""
-        status = await answered(self._generate(request, context), _as_it_is)
-        if status is not None:
-            await context.write(Response(status=status))
+        await _to_the_end(self._generate(request, context), context)
 
     async def StreamModelOutputs(self, requests: AsyncIterator[Request], context: Context) -> None:
         """Answer a stream of input as a stream; see ``GenerateModelOutputs``."""
-        status = await answered(self._stream(requests, context), _as_it_is)
-        if status is not None:
-            await context.write(Response(status=status))
+        await _to_the_end(self._stream(requests, context), context)
 
     # -- the three -----------------------------------------------------------------------------------
 
@@ -192,6 +191,16 @@ class _Refusal:
     error: CallError | None = None
 
 
+async def _to_the_end(work: Awaitable[status_pb2.Status | None], context: Context) -> None:
+    """Serve a stream, and say last what is left to be said."""
+    try:
+        status = await answered(work, _as_it_is)
+        if status is not None:
+            await written(context, Response(status=status))
+    except ClientGone as error:
+        _log.debug("a client of Clarifai's SDK has gone: %r", error.__cause__)
+
+
 async def _answer(speech: Speech, live: Live | CallError) -> Response:
     """Return what one input is answered with."""
     if isinstance(live, CallError):
@@ -213,7 +222,7 @@ async def _written(speech: Speech, live: Live, context: Context) -> status_pb2.S
         async with aclosing(outcomes(live)) as seen:
             async for outcome in seen:
                 if outcome.data:
-                    await context.write(speech.response(outcome, live.request_id))
+                    await written(context, speech.response(outcome, live.request_id))
                     empty = False
     except CallError as error:
         return _status(error, live)

@@ -39,6 +39,10 @@ class Context(Protocol):
         ...
 
 
+class ClientGone(Exception):
+    """Nobody listens to an RPC any more."""
+
+
 class Entrance:
     """Says who asks.
 
@@ -79,11 +83,25 @@ async def answered(work: Awaitable[R], fail: Callable[[status_pb2.Status], R]) -
     told as UNKNOWN, which says nothing."""
     try:
         return await work
+    except ClientGone:
+        raise
     except CallError as error:
         return fail(status_of(error))
     except Exception:  # noqa: BLE001  the top of a link: what is a bug here is told as one
         _log.exception("an RPC of Clarifai's failed")
         return fail(status_of(CallError("internal error; the gateway's log says more")))
+
+
+async def written(context: Context, message: Any) -> None:
+    """Send a message of a stream.
+
+    Raises:
+        ClientGone: It cannot be sent; the task of the RPC is about to be cancelled.
+    """
+    try:
+        await context.write(message)
+    except Exception as error:  # grpc raises what its core gives, under no public name
+        raise ClientGone from error
 
 
 def answer_of(rpc: str) -> Any:

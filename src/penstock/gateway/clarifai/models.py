@@ -199,7 +199,7 @@ class Models:
         target = self._targets.find(labels, {})
         if target is None:
             raise absent(labels)
-        methods = [] if target.model_id else map(self._targets.signature, target.methods.values())
+        methods = [] if target.model_id else map(self._targets.signature, target.methods().values())
         # A model of Clarifai's says itself what its methods are, when it is asked.
         version = Version(id=request.version_id, status=_FINE, method_signatures=methods)
         return Model(

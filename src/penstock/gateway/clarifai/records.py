@@ -135,17 +135,10 @@ class Records:
         """
         if not asked.id:
             return {}
-        found = [
-            record.message
-            for key, record in self._records.items()
-            if key[0] == "deployment" and key[-1] == asked.id and asked.user_id in (*ME, key[1])
-        ]
-        if len(found) != 1:
-            text = f"no deployment {asked.id[:100]!r} is known here"
-            raise StatusError(text, ErrorCode.NOT_FOUND, codes.DEPLOYMENT_DOES_NOT_EXIST)
-        if len(found[0].nodepools) != 1:
+        deployment = self._deployment(asked)
+        if len(deployment.nodepools) != 1:
             return {}
-        nodepool = found[0].nodepools[0]
+        nodepool = deployment.nodepools[0]
         labels = {
             "clarifai_nodepool": nodepool.id,
             "clarifai_compute_cluster": nodepool.compute_cluster.id,
@@ -153,6 +146,16 @@ class Records:
         return {name: value for name, value in labels.items() if value}
 
     # -- inside --------------------------------------------------------------------------------------
+
+    def _deployment(self, asked: resources_pb2.Deployment) -> resources_pb2.Deployment:
+        found = [self.get(("deployment", asked.user_id, asked.id))]
+        if asked.user_id in ME:
+            keys = [key for key in self._records if key[0] == "deployment" and key[-1] == asked.id]
+            found = [self._records[key].message for key in keys]
+        if len(found) != 1 or not isinstance(found[0], resources_pb2.Deployment):
+            text = f"no deployment {asked.id[:100]!r} is known here"
+            raise StatusError(text, ErrorCode.NOT_FOUND, codes.DEPLOYMENT_DOES_NOT_EXIST)
+        return found[0]
 
     def _deployed(self, user_id: str, model: resources_pb2.Model) -> str:
         """Return the deployment of a model; empty if there is none, or several."""

@@ -6,7 +6,7 @@ the name of the gateway, which stands for the commands of all runners of penstoc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
@@ -26,6 +26,8 @@ USER = "clarifai_user"
 COMPUTE_CLUSTER = "clarifai_compute_cluster"
 NODEPOOL_LABEL = "clarifai_nodepool"
 
+_RAW = tuple(f".{rpc}" for rpc in RAW)
+
 Signature = resources_pb2.MethodSignature
 Labels = Mapping[str, str]
 
@@ -35,14 +37,30 @@ class Target:
     """Where a model runs.
 
     Attributes:
-        model_id: Under which its raw commands are; empty where it has none, and ``methods`` are its commands.
+        model_id: Under which its raw commands are; empty where it has none, and its methods are the commands of
+            ``runners``.
         route: The runners that have it; None is any.
-        methods: Commands of penstock's own runners, by name.
+        runners: Penstock's own ones that have it.
     """
 
     model_id: str
     route: Route | None
-    methods: Mapping[str, Offer]
+    runners: Sequence[Runner] = ()
+
+    def method(self, name: str) -> Offer | None:
+        """Return the command that is a method of this name."""
+        if _is_hidden(name):
+            return None
+        return next((runner.offers[name] for runner in self.runners if name in runner.offers), None)
+
+    def methods(self) -> dict[str, Offer]:
+        """Return the commands that are methods, by name."""
+        return {
+            name: offer
+            for runner in self.runners
+            for name, offer in runner.offers.items()
+            if not _is_hidden(name)
+        }
 
 
 class Targets:
@@ -64,20 +82,22 @@ class Targets:
                 ``clarifai_app`` and ``clarifai_version``; runners without these take every one.
             where: Labels that the runner must have.
         """
-        expected = [runner for runner in self._hub.runners if runner.expected]
-        there = [runner for runner in expected if _has(runner, where)]
-        found = [runner for runner in there if MODEL in runner.labels and _may_be(runner, model)]
+        name, runners = model[MODEL], self._hub.runners
+        named = [each for each in runners if each.labels.get(MODEL) == name and each.expected]
+        found = [runner for runner in named if _has(runner, where) and _may_be(runner, model)]
         if found:
             return _target(found, {**model, **where})
-        if model[MODEL] == self._hub.manifest.name:
-            own = [runner for runner in there if RUNNER not in runner.labels]
-            return Target("", Route(labels=dict(where)) if where else None, _methods(own)) if own else None
-        return _only_one(expected, there, model)
+        if name == self._hub.manifest.name:
+            own = [each for each in runners if RUNNER not in each.labels and each.expected]
+            own = [runner for runner in own if _has(runner, where)]
+            return Target("", Route(labels=dict(where)) if where else None, own) if own else None
+        return _only_one([runner for runner in runners if RUNNER in runner.labels], where, model)
 
     def knows(self, model: Labels) -> bool:
         """Whether a runner has a model, be it that it takes no calls at the moment."""
-        named = any(MODEL in runner.labels and _may_be(runner, model) for runner in self._hub.runners)
-        return named or self.find(model, {}) is not None
+        name = model[MODEL]
+        named = (runner for runner in self._hub.runners if runner.labels.get(MODEL) == name)
+        return any(_may_be(runner, model) for runner in named) or self.find(model, {}) is not None
 
     def any_has(self, labels: Labels) -> bool:
         """Whether there is a runner with all of these labels."""
@@ -126,27 +146,27 @@ def _target(found: list[Runner], asked: Labels) -> Target:
     chosen = [runner for runner in found if _has(runner, labels)] or found[:1]
     raw = command_name(asked[MODEL], RAW[0])
     if any(raw in runner.offers for runner in chosen):
-        return Target(asked[MODEL], Route(labels=labels), {})
-    return Target("", Route(labels=labels), _methods(chosen))
+        return Target(asked[MODEL], Route(labels=labels))
+    return Target("", Route(labels=labels), chosen)
 
 
-def _only_one(expected: list[Runner], there: list[Runner], model: Labels) -> Target | None:
+def _only_one(runners: list[Runner], where: Labels, model: Labels) -> Target | None:
     """Return the one runner of a user that was announced for no model, as it then serves any."""
     user = model.get(USER)
-    free = {
-        runner.labels[RUNNER]
-        for runner in expected
-        if RUNNER in runner.labels
-        and runner.labels.get(MODEL) == runner.labels[RUNNER]
+    free = [
+        runner
+        for runner in runners
+        if runner.labels.get(MODEL) == runner.labels[RUNNER]
         and user in (None, runner.labels.get(USER))
-    }
-    if len(free) != 1:
+        and runner.expected
+    ]
+    if len({runner.labels[RUNNER] for runner in free}) != 1:
         return None
-    (runner_id,) = free
-    if not any(runner.labels.get(RUNNER) == runner_id for runner in there):
+    if not any(_has(runner, where) for runner in free):
         return None
-    labels = {RUNNER: runner_id} | ({USER: user} if user is not None else {})
-    return Target(runner_id, Route(labels=labels), {})
+    runner_id = free[0].labels[RUNNER]
+    labels = {RUNNER: runner_id, **where} | ({} if user is None else {USER: user})
+    return Target(runner_id, Route(labels=labels))
 
 
 def _has(runner: Runner, labels: Labels) -> bool:
@@ -157,11 +177,5 @@ def _may_be(runner: Runner, labels: Labels) -> bool:
     return all(runner.labels.get(name, value) == value for name, value in labels.items())
 
 
-def _methods(runners: Iterable[Runner]) -> dict[str, Offer]:
-    hidden = (INITIALIZE, CLEANUP)
-    return {
-        name: offer
-        for runner in runners
-        for name, offer in runner.offers.items()
-        if name not in hidden and not name.endswith(tuple(f".{rpc}" for rpc in RAW))
-    }
+def _is_hidden(command: str) -> bool:
+    return command in (INITIALIZE, CLEANUP) or command.endswith(_RAW)
