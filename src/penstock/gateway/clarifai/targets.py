@@ -37,7 +37,7 @@ class Target:
     """Where a model runs.
 
     Attributes:
-        model_id: Under which its raw commands are; empty where it has none, and its methods are the commands of
+        model_id: Under which its raw commands are; empty where it has none: then its methods are commands of
             ``runners``.
         route: The runners that have it; None is any.
         runners: Penstock's own ones that have it.
