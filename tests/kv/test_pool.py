@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -313,3 +314,14 @@ def test_it_remembers_a_bounded_number_of_prefixes() -> None:
             pool.free(pool.allocate(params(4), [number] * 4))
     assert len(pool.hottest(10_000)) <= 256
     assert pool.hottest(1)[0].uses == 2
+
+
+def test_a_pool_that_has_long_been_full_takes_no_more_memory_than_its_blocks_need() -> None:
+    pool = BlockPool(6000, BLOCK)
+    for number in range(12):
+        pool.free(pool.allocate(params(12_000), range(number, number + 12_000)))
+    pool.check()
+    [tier] = pool._cache.tiers.values()
+    assert tier.reusable == 6000
+    assert sys.getsizeof(tier.index) == sys.getsizeof(dict.fromkeys(range(6000)))
+    assert pool.allocate(params(12_000), range(11, 12_011)).reused_tokens == 12_000

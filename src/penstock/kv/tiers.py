@@ -19,6 +19,7 @@ from penstock.kv.queue import EvictionQueue
 NO_BLOCK = -1
 _AGE_BITS = 48
 _LEAST = -(2**31)  # a rank below all
+_MANY = 4096
 
 
 class Tier:
@@ -42,6 +43,7 @@ class Tier:
         self.ranks = array("q", repeat(0, num_blocks if policy.ranked else 0))
         self.hashes: list[bytes | None] = [None] * num_blocks
         self.index: dict[bytes, int] = {}
+        self._until_compact = _MANY
         self.reusable = 0
         self.queue = EvictionQueue(num_blocks, self.eviction_key)
 
@@ -100,6 +102,9 @@ class Tier:
         if parent != NO_BLOCK:
             self.children[parent] += 1
         self.index.update(zip(hashes, blocks, strict=True))
+        self._until_compact -= len(blocks)
+        if self._until_compact < 0:
+            self._compact()
         known, parents, children = self.hashes, self.parents, self.children
         for block, name in zip(blocks, hashes, strict=True):
             known[block] = name
@@ -114,6 +119,14 @@ class Tier:
             first = 1 if self.policy.counts_uses else _LEAST
             for block in blocks:
                 self.ranks[block] = first
+
+    def _compact(self) -> None:
+        """Make the index anew: what was given up leaves holes, and when a dictionary is full of them it makes
+        itself up to three times as large as it needs to be.  A small one is quicker, too."""
+        former, self.index = self.index, {}
+        self.index.update(former)
+        room = _room(len(former))
+        self._until_compact = room if room * 8 > len(former) else _MANY + 2 * len(former)
 
     def release(self, blocks: Sequence[int], age: int, priority: int, now_s: float) -> None:
         """Let go of a chain's cached blocks; those that nobody holds any more become reusable.
@@ -238,3 +251,10 @@ class Tier:
         if self.policy.ranked:
             return self.ranks[block] << _AGE_BITS | self.ages[block]
         return self.ages[block]
+
+
+def _room(entries: int) -> int:
+    """Return how many more entries a dictionary takes that was made of so many: they fill two thirds of its
+    slots, whose number is a power of two."""
+    slots = 1 << ((3 * entries + 1) // 2 - 1).bit_length()
+    return slots * 2 // 3 - entries

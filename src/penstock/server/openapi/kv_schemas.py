@@ -9,7 +9,7 @@ import msgspec
 from penstock.server.kv import KvCaches
 from penstock.server.openapi.schemas import COUNT, POINTER, TIME, Schema, or_null, record
 
-_HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{30}$"}
 _EVENT: Schema = record(
     {
         "seq": COUNT,
