@@ -178,6 +178,11 @@ async def test_who_is_terminated_finishes_its_items(model: Path) -> None:
     await server.stop()
 
 
+async def test_who_finds_no_server_leaves_when_told(model: Path) -> None:
+    async with runner(model, "--clarifai", "http://127.0.0.1:1", *IDS) as process:
+        assert await left(process) == 0
+
+
 def made_certificate(folder: Path) -> tuple[Path, Path]:
     """Return the files of a key and of its certificate, for the name localhost."""
     if shutil.which("openssl") is None:

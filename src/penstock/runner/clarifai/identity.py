@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
@@ -60,10 +61,18 @@ class Identity:
         Args:
             status: Of the runner itself; without it all is well.
         """
-        said = self._said(self.runner_id, status or success())
+        said = Said()
+        said.CopyFrom(self._fine)
+        if status is not None:
+            said.status.CopyFrom(status)
         said.runner_item_id = item_id
         said.runner_item_outputs.add().multi_output_response.CopyFrom(response)
         return said
+
+    @cached_property
+    def _fine(self) -> Said:
+        """What is the same in every output of an item that goes well."""
+        return self._said(self.runner_id, success())
 
     def _opening(self, runner_id: str, description: str) -> Said:
         said = self._said(

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
-from clarifai_grpc.grpc.api.status import status_pb2
 
 from penstock.calls.clock import Clock
 from penstock.calls.live import Live
@@ -31,7 +30,7 @@ MAX_OUTPUT = 128 * 1024 * 1024
 """Bytes of an output, as it is sent: what servers take."""
 INPUT_WAIT_S = 0.02  # how often a command that is far behind with its input is asked whether it has caught up
 
-_FINE = status_pb2.Status(code=codes.SUCCESS)
+_SUCCESS = success()
 
 Response = service_pb2.MultiOutputResponse
 Send = Callable[[Response], Awaitable[None]]
@@ -45,12 +44,15 @@ class _Tokens(msgspec.Struct, frozen=True):
     cached_tokens: int = 0
 
 
+_NONE = _Tokens()
+
+
 class _Seen(msgspec.Struct):
     """What a frame of this process's own log says to a server."""
 
     status: str
     data: msgspec.Raw = msgspec.Raw()
-    metrics: _Tokens = _Tokens()
+    metrics: _Tokens = _NONE
 
 
 @dataclass(frozen=True)
@@ -185,14 +187,14 @@ class Item:
             await self._answer(send)
 
     async def _answer(self, send: Send) -> None:
-        response = Response(status=success())
+        response = Response(status=_SUCCESS)
         for given in self._request.inputs:
             self._raise_if_cut()
             live = self._open(given)
             async with aclosing(self._frames(live)) as frames:
                 async for seen in frames:
                     if seen.status == "completed":
-                        response.outputs.append(self._output(seen))
+                        self._add_output(response, seen)
             self._raise_unless_completed(live)
             await self._finish(live)  # before the next of a batch: it goes by the same id
         self._check_size(response)
@@ -203,7 +205,8 @@ class Item:
             async for seen in frames:
                 if seen.status == "streaming" or not self._method_streams:
                     self._raise_if_cut()  # what is dropped here may be the rest of a call that has completed
-                    response = Response(status=success(), outputs=[self._output(seen)])
+                    response = Response(status=_SUCCESS)
+                    self._add_output(response, seen)
                     self._check_size(response)
                     await send(response)
         self._raise_unless_completed(live)
@@ -245,16 +248,15 @@ class Item:
         self._live = self._workshop.app.accept(start, self._caller, self.item_id)
         return self._live
 
-    def _output(self, seen: _Seen) -> resources_pb2.Output:
+    def _add_output(self, response: Response, seen: _Seen) -> None:
         assert self._method is not None
-        text = bytes(seen.data) or b"null"
-        return resources_pb2.Output(
-            status=_FINE,
-            data=values.to_output(text, self._method.signature, old=self._old),
-            prompt_tokens=seen.metrics.prompt_tokens,
-            completion_tokens=seen.metrics.completion_tokens,
-            cached_tokens=seen.metrics.cached_tokens,
-        )
+        text, output = bytes(seen.data) or b"null", response.outputs.add()
+        output.status.code = codes.SUCCESS
+        output.data.CopyFrom(values.to_output(text, self._method.signature, old=self._old))
+        if seen.metrics is not _NONE:
+            output.prompt_tokens = seen.metrics.prompt_tokens
+            output.completion_tokens = seen.metrics.completion_tokens
+            output.cached_tokens = seen.metrics.cached_tokens
 
     def _check_size(self, response: Response) -> None:
         size, most = response.ByteSize(), self._workshop.max_output
