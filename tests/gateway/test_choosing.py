@@ -84,7 +84,6 @@ def test_with_equal_loads_the_longest_prefix_wins() -> None:
 
 @pytest.mark.parametrize(("load", "who"), [(0, "holder"), (1, "holder"), (2, "holder"), (3, "free")])
 def test_beyond_half_of_what_it_runs_the_free_one_wins(load: int, who: str) -> None:
-    assert PREFIX_WORTH == 0.5
     assert chosen(runner("holder", load=load, holds=CHAIN), runner("free")) == who
 
 

@@ -14,8 +14,9 @@ from penstock.kv.prompts import read_prompt, takes_prompt
 from penstock.protocol.messages import Route
 from penstock.protocol.runners import labels_match
 
-PREFIX_WORTH = 0.5
-"""How much fuller a runner may be that holds all of a prompt, of the calls that it runs at once."""
+PREFIX_WORTH = 0.6
+"""How much fuller a runner may be that holds all of a prompt, of the calls that it runs at once: half of
+them, and a little more, as the end of a prompt is new."""
 FEWEST_BLOCKS = 16
 """A shorter prompt is worth less, as little is saved by holding it."""
 
