@@ -305,3 +305,25 @@ async def test_models_are_deleted_together(site: Site) -> None:
     asked = service.DeleteModelsRequest(user_app_id=APP, ids=["toy"])
     assert code(await site.ask("DeleteModels", asked, "anna")) == "SUCCESS"
     assert code(await site.ask("DeleteModels", asked, "anna")) == "MODEL_DOES_NOT_EXIST"
+
+
+SERVED = [
+    method
+    for method in service.DESCRIPTOR.services_by_name["V2"].methods
+    if not method.client_streaming and not method.server_streaming
+]
+
+
+async def test_nothing_that_is_empty_breaks_anything(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    served = [method for method in SERVED if any(hasattr(one, method.name) for one in site.clients.services)]
+    assert len(served) == 36
+    for method in served:
+        found = await site.ask(method.name, getattr(service, method.input_type.name)())
+        assert found.DESCRIPTOR is method.output_type
+        assert found.status.code != 0
+    assert not caplog.records
+
+
+async def test_what_is_not_served_is_not_there(site: Site) -> None:
+    for name in ("PostInputs", "GetNothing"):
+        assert not any(hasattr(one, name) for one in site.clients.services[1:])

@@ -323,3 +323,68 @@ def test_media_in_either_alphabet_of_base64() -> None:
     assert values.from_data(values.to_data({"base64": PNG}, field("x", T.AUDIO)), field("x", T.AUDIO)) == {
         "base64": PNG
     }
+
+
+# -- garbage -------------------------------------------------------------------------------------------
+
+WIDE = method(
+    "wide",
+    field("xs", Type(type=T.LIST, type_args=[field("x", T.INT)])),
+    field("pair", Type(type=T.TUPLE, type_args=[field("a", T.STR), field("b", T.IMAGE)])),
+    field("more", T.JSON_DATA, default="null"),
+    field("stream", T.REGION, iterator=True),
+    kind="STREAMING_STREAMING",
+)
+IDS = st.sampled_from(["", "xs", "pair", "more", "stream", "0", "1", "return", "other"])
+SCALARS = st.one_of(
+    st.fixed_dictionaries({"string_value": texts}),
+    st.fixed_dictionaries({"int_value": st.integers(-(2**63), 2**63 - 1)}),
+    st.fixed_dictionaries({"float_value": st.floats()}),
+    st.fixed_dictionaries({"text": st.fixed_dictionaries({"raw": texts})}),
+    st.fixed_dictionaries({"image": st.fixed_dictionaries({"base64": st.binary(max_size=4)})}),
+    st.fixed_dictionaries(
+        {"regions": st.lists(st.fixed_dictionaries({"value": st.floats(width=32)}), max_size=2)}
+    ),
+    st.fixed_dictionaries({"struct_value": st.dictionaries(texts, st.floats() | texts, max_size=2)}),
+)
+DATA = st.recursive(
+    SCALARS.map(lambda fields: proto.Data(**fields)),
+    lambda inner: st.lists(st.tuples(IDS, inner), max_size=4).map(
+        lambda parts: proto.Data(parts=[proto.Part(id=name, data=data) for name, data in parts])
+    ),
+    max_leaves=8,
+)
+
+
+@given(DATA)
+def test_any_data_is_read_or_refused(data: proto.Data) -> None:
+    given_input = proto.Input(data=data)
+    with suppress(CallError):
+        assert isinstance(json.loads(values.json_from_input(given_input, WIDE)), dict)
+    with suppress(CallError):
+        request = service_pb2.PostModelOutputsRequest(inputs=[given_input])
+        json.loads(values.item_from_request(request, WIDE))
+    with suppress(CallError):
+        json.loads(values.from_output(data, method("m", gives=WIDE.input_fields[1])))
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(text: bytes) -> None:
+    with suppress(DecodeError, CallError):
+        values.json_from_input(proto.Input.FromString(text), WIDE)
+    with suppress(CallError):
+        values.input_from_json(text, WIDE)
+    with suppress(CallError):
+        values.to_output(text, WIDE)
+
+
+def test_what_is_huge_is_read_at_once() -> None:
+    listed = method("m", field("xs", Type(type=T.LIST, type_args=[field("x", T.INT)])), gives=T.JSON_DATA)
+    text = json.dumps({"xs": list(range(200_000))}).encode()
+    given_input = values.input_from_json(text, listed)
+    assert json.loads(values.json_from_input(given_input, listed)) == json.loads(text)
+    wide = json.dumps({str(number): number for number in range(50_000)}).encode()
+    assert json.loads(values.from_output(values.to_output(wide, listed), listed)) == json.loads(wide)
+    deep = b'{"xs":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(CallError):
+        values.input_from_json(deep, listed)
