@@ -124,6 +124,25 @@ async def test_what_the_gateway_knows_is_what_is_held_over_lost_links(seed: int)
         await until(lambda: agree(at, runners), lambda: "what is held")
 
 
+async def test_code_in_threads_knows_the_prompt_of_its_call_and_others_have_none() -> None:
+    rt = Runtime()
+    seen: list[bytes | None] = []
+
+    @rt.command("predict", isolation="thread")
+    def predict(prompt: str) -> None:
+        asked = ambient.asked_prefix.get()
+        seen.append(None if asked is None else asked.input)
+
+    app = App(rt)
+    async with site() as at, Runner(app, [at.cable.url], "one"):
+        await at.there()
+        await at.frames(await at.open("predict", prompt="a fox"))
+        start = Start(command="predict", input=b'{"prompt": "an owl"}', is_stream=True)
+        await at.frames(await app.open(start, LOCAL))
+    assert seen == [b'{"prompt": "a fox"}', None]
+    assert ambient.asked_prefix.get() is None
+
+
 async def test_a_gateway_that_starts_anew_is_told_everything() -> None:
     async with site() as at, running(at, "one") as runners:
         await asked(at, "ant", "a")
