@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from penstock import engines
+from penstock.calls.caches import CACHES
 from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.engine_commands import serve_engine
@@ -51,7 +52,7 @@ def build_observer(settings: ServerSettings) -> tuple[Observer, Exposition | Non
     counted = recorder.Recorder() if settings.metrics else None
     watching = [observer for observer in (tracing, counted) if observer is not None]
     observer = watching[0] if len(watching) == 1 else Several(*watching) if watching else NOBODY
-    return observer, None if counted is None else exposition.Exposition(counted)
+    return observer, None if counted is None else exposition.Exposition(counted, CACHES)
 
 
 def _open_tracing() -> Observer:

@@ -292,6 +292,8 @@ NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"} | {
     "allow_host",
     "allow_origin",
     "insecure_open",
+    "kv_events",
+    "kv_replays",
     "mcp",
     "traces",
     "tls_cert",

@@ -19,6 +19,8 @@ from penstock.cli.serving import (
     Engine,
     Host,
     InsecureOpen,
+    KvEvents,
+    KvReplays,
     Mcp,
     Metrics,
     Port,
@@ -55,6 +57,8 @@ def run(
     insecure_open: InsecureOpen = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
+    kv_events: KvEvents = None,
+    kv_replays: KvReplays = None,
     compat: Compat = True,
     reload: Reload = False,
 ) -> None:

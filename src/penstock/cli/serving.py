@@ -78,6 +78,17 @@ TlsCert = Annotated[
     Path | None,
     typer.Option(help="The server's certificate, PEM; nothing is spoken in clear then (PENSTOCK_TLS_CERT)."),
 ]
+KvEvents = Annotated[
+    str | None,
+    typer.Option(
+        help="Publish the events of engines' KV caches over ZeroMQ, such as at tcp://127.0.0.1:5557 "
+        "(PENSTOCK_KV_EVENTS)."
+    ),
+]
+KvReplays = Annotated[
+    str | None,
+    typer.Option(help="Answer who has lost some, at this address (PENSTOCK_KV_REPLAYS)."),
+]
 TlsKey = Annotated[Path | None, typer.Option(help="The key of the certificate, PEM (PENSTOCK_TLS_KEY).")]
 Compat = Annotated[
     bool,

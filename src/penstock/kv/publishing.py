@@ -26,7 +26,7 @@ class EventPublisher:
     Args:
         log: What is published.
         endpoint: Where, such as ``tcp://127.0.0.1:5557``; with the port ``*`` a free one is taken.
-        replay_endpoint: Where lost events can be asked for.
+        replay_endpoint: Where lost events can be asked for; empty for nowhere.
         topic: What subscribers choose by.
         rank: What tells engines of one model apart.
     """
@@ -35,7 +35,7 @@ class EventPublisher:
         self,
         log: EventLog,
         endpoint: str,
-        replay_endpoint: str,
+        replay_endpoint: str = "",
         *,
         topic: str = "",
         rank: int | None = None,
@@ -53,7 +53,8 @@ class EventPublisher:
             self._events = self._context.socket(zmq.PUB)
             self._replays = self._context.socket(zmq.ROUTER)
             self.endpoint = _bind(self._events, self.endpoint)
-            self.replay_endpoint = _bind(self._replays, self.replay_endpoint)
+            if self.replay_endpoint:
+                self.replay_endpoint = _bind(self._replays, self.replay_endpoint)
         except BaseException:
             self._context.destroy()
             raise

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import uvicorn
 
+from penstock.calls.caches import CACHES
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import PenstockError
 from penstock.protocol.dispatch import Dispatcher
@@ -25,6 +26,7 @@ from penstock.server.batching import BatchingWebSocket
 from penstock.server.collector import rare_collections
 from penstock.server.door import Door
 from penstock.server.http_protocol import HttpProtocol
+from penstock.server.kv_publishing import KvPublishing
 from penstock.server.meta import Exposition
 from penstock.server.settings import ServerSettings, words
 from penstock.server.sites import Sites
@@ -76,6 +78,8 @@ class Host:
         self._sites = Sites(words(settings.allow_host), words(settings.allow_origin))
         door = Door(self._sites, self._keys)
         self._services = [make(door) for make in (extension or Extension()).services]
+        if settings.kv_events is not None:
+            self._services.append(KvPublishing(CACHES, settings.kv_events, settings.kv_replays or ""))
         self._application = Application(
             hosted, settings, exposition=exposition, door=door, extension=extension
         )

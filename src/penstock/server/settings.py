@@ -63,6 +63,13 @@ class ServerSettings(BaseSettings):
         Field(description="The server's certificate, PEM; with it, nothing is spoken in clear."),
     ] = None
     tls_key: Annotated[Path | None, Field(description="The key of that certificate, PEM.")] = None
+    kv_events: Annotated[
+        str | None,
+        Field(description="Address where the events of engines' KV caches are published over ZeroMQ."),
+    ] = None
+    kv_replays: Annotated[
+        str | None, Field(description="Address that answers who has lost some of those events.")
+    ] = None
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_header: Annotated[
         int, Field(gt=0, description="Largest head of a request: its first line and headers.")
@@ -89,6 +96,14 @@ class ServerSettings(BaseSettings):
         for origin in words(value):
             check_origin(origin)
         return value
+
+    @model_validator(mode="after")
+    def _replays_are_of_events(self) -> Self:
+        if self.kv_replays is not None and self.kv_events is None:
+            raise ValueError(
+                "--kv-replays goes with --kv-events (PENSTOCK_KV_REPLAYS with PENSTOCK_KV_EVENTS)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
