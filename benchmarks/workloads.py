@@ -346,13 +346,30 @@ OTHERS = (
         unit="answer at a time",
     ),
     Workload(
+        name="clarifai-link",
+        what=(
+            "messages of a runner on Clarifai's link (gRPC, `ProcessRunnerItems`) into a gateway, to callers "
+            "who read them as frames; 256 of them to an item"
+        ),
+        items=256,
+        connections=(8,),
+        contenders=(
+            Contender(
+                "bare", "bare_grpc.py", "generate", "a bare grpcio stream: reads and parses each message"
+            ),
+            Contender("penstock", "clarifai_gateway.py", "generate", "penstock's gateway, up to its callers"),
+        ),
+        load="clarifai_link.py",
+        unit="data stream",
+    ),
+    Workload(
         name="kv-routing",
         what=(
             "from a request to the first token of a real model, through a gateway with two runners: six "
             "tenants with system prompts of 500 tokens, of which each runner holds two"
         ),
         items=0,
-        connections=(1, 2),
+        connections=(1,),
         contenders=(
             Contender("prefix", "", "prefix", "to the runner that holds the prompt, weighed against load"),
             Contender("rounds", "", "rounds", "the runners take turns, as the gateway is not told"),

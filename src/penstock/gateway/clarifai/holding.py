@@ -80,8 +80,16 @@ class Holding:
         for held in self._held:
             held.behind.discard(lane)
 
-    def match(self, now: float) -> Lane | None:
-        """An item has ended: return the stream that its thread has opened meanwhile, if it has."""
+    def match(self, ended: Lane, now: float) -> Lane | None:
+        """An item has ended: return the stream that its thread has opened meanwhile, if it has.
+
+        Where reading lags, all of it does, and items end in the order in which the next streams opened.  But
+        where one is not read at all, as its caller takes nothing, the older streams may be its thread's.
+        """
+        for held in self._held:
+            if ended in held.behind and all(lane is ended or lane.reading for lane in held.behind):
+                self._held.remove(held)
+                return held.lane
         if self._held and now - self._held[-1].since <= MATCH_S:
             return self._held.pop().lane
         return None

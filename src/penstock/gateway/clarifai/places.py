@@ -79,7 +79,7 @@ class Places:
         self._lanes.discard(lane)
         self._ending.add(lane)
         self._early.pop(lane, None)
-        self._expect()
+        self._expect(lane)
         self._changed()
 
     def close(self, lane: Lane, *, comes_again: bool) -> None:
@@ -90,10 +90,10 @@ class Places:
         """
         if lane in self._idle:
             self._idle.remove(lane)
-        self._holding.discard(lane)
         self._early.pop(lane, None)
         if comes_again and lane in self._lanes:
-            self._expect()
+            self._expect(lane)
+        self._holding.discard(lane)
         self._lanes.discard(lane)
         self._ending.discard(lane)
         self._release()
@@ -108,10 +108,10 @@ class Places:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _expect(self) -> None:
+    def _expect(self, ended: Lane) -> None:
         """A thread goes on to its next stream, if that has not come already."""
         now = self._clock.monotonic()
-        lane = self._holding.match(now)
+        lane = self._holding.match(ended, now)
         if lane is not None:
             self._idle.append(lane)
         if self._early:
