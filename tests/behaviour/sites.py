@@ -75,9 +75,10 @@ class Site:
         await self.hub.start()
         return self.hub
 
-    async def open(self, command: str, **given: object) -> LiveCall:
+    async def open(self, command: str, *, more_input: bool = False, **given: object) -> LiveCall:
         """Open a call."""
         start = Start(
+            more_input=more_input,
             command=command,
             input=json.dumps(given).encode(),
             is_stream=True,

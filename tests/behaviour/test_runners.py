@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterable
 from contextlib import suppress
 
 import anyio
@@ -14,6 +15,7 @@ from behaviour.checks import at_rest, happened, until
 from behaviour.promises import promise
 from behaviour.raw_http import WAIT_S
 from behaviour.sites import ITEMS, Project, data, runner, site
+from penstock.calls.inputs import MAX_WAITING
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError
 from penstock.gateway.runner import Parting
@@ -151,6 +153,35 @@ async def test_a_runner_that_drains_finishes_its_calls_and_takes_no_more() -> No
             await draining
         await until(lambda: not len(at.hub.runners), lambda: link.status)
         assert running.over.is_set() or await _soon(running.over)
+
+
+@promise("P14")
+async def test_a_caller_that_sends_too_fast_is_told_and_loses_nothing_that_was_taken() -> None:
+    project, go = Project(), asyncio.Event()
+
+    @project.runtime.streaming_command("slow")
+    async def slow(items: AsyncIterable[int]):
+        await go.wait()
+        async for item in items:
+            yield {"i": item}
+
+    async with site() as at, runner(at, project):
+        live = await at.open("slow", more_input=True)
+        taken, refused = [], set()
+        for number in range(4 * MAX_WAITING):
+            try:
+                live.send(b"%d" % number)
+                taken.append(number)
+            except CallError as error:
+                refused.add(error.code.value)
+                go.set()
+            await asyncio.sleep(0)
+        assert refused == {"resource_exhausted"}
+        assert len(taken) > MAX_WAITING  # there was room again
+        live.end_input()
+        frames = await at.frames(live)
+        assert data(frames) == taken
+        assert frames[-1]["status"] == "completed"
 
 
 async def _soon(event: asyncio.Event) -> bool:

@@ -8,7 +8,10 @@ import msgspec
 import pytest
 
 from gateway.fakes import IDEMPOTENT, PREDICT, FakeConnection, FakeRunner, World, turns
+from penstock.calls.inputs import MAX_WAITING
+from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway import runner_link
 from penstock.gateway.runner import Parting
 from penstock.gateway.runner_link import CLOSE_CODES
 from penstock.protocol.dispatch import LOCAL
@@ -23,7 +26,9 @@ from penstock.protocol.session import (
     Failure,
     Input,
     InputEnd,
+    InputTaken,
     Items,
+    Open,
     Ping,
     Pong,
     Progress,
@@ -150,6 +155,80 @@ async def test_an_item_of_input_that_is_no_json_is_refused_and_the_call_goes_on(
     with pytest.raises(CallError, match="not JSON"):
         live.send(b"{")
     [opened] = await one.opened()
+    one.end(opened.request_id)
+    assert (await world.last(live)).status == "completed"
+
+
+COUNTING = Offer(name="chat", streaming=True, takes_stream=True, counts_input=True, queue=4)
+
+
+async def too_fast(live: Live, item: bytes = b"0") -> None:
+    with pytest.raises(CallError, match="send more slowly") as refused:
+        live.send(item)
+    assert (refused.value.code, refused.value.retry_after_s) == (ErrorCode.RESOURCE_EXHAUSTED, 1)
+
+
+async def test_an_item_that_outruns_its_runner_is_refused_and_the_call_goes_on(world: World) -> None:
+    one = world.runner("one", COUNTING)
+    live = await world.call("chat", more_input=True)
+    for number in range(100):
+        live.send(b"%d" % number)  # while it has no runner yet
+    [opened] = await one.opened()
+    assert opened.counts_input
+    for number in range(100, MAX_WAITING):
+        live.send(b"%d" % number)
+    await too_fast(live)
+    one.say(InputTaken(request_id=opened.request_id, count=3))
+    for number in range(3):
+        live.send(b"%d" % number)
+    await too_fast(live)
+    one.say(InputTaken(request_id=opened.request_id, count=10**9))
+    live.send(b"1")
+    one.end(opened.request_id)
+    assert (await world.last(live)).status == "completed"
+    one.say(InputTaken(request_id=opened.request_id, count=1))  # passed over
+    assert one.link.takes
+
+
+async def test_items_that_outrun_a_call_without_a_runner_are_refused(world: World) -> None:
+    one = world.runner("one", COUNTING)
+    first = await world.call("chat", more_input=True)
+    await turns()
+    live = await world.call("chat", more_input=True)
+    for _ in range(MAX_WAITING):
+        live.send(b"0")
+    await too_fast(live)
+    for each in (first, live):
+        each.cancel(CancelReason.CALLER)
+    await one.listen()
+
+
+async def test_a_runner_that_does_not_count_is_sent_what_comes(world: World) -> None:
+    one = world.runner("one", Offer(name="chat", streaming=True, takes_stream=True))
+    live = await world.call("chat", more_input=True)
+    [opened] = await one.opened()
+    for _ in range(MAX_WAITING + 1):
+        live.send(b"0")
+    one.end(opened.request_id)
+    await world.last(live)
+
+
+async def test_input_for_a_runner_that_takes_nothing_harms_no_other_call(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_link, "MAX_INPUT_KEPT", 10_000)
+    one = world.runner("one", msgspec.structs.replace(COUNTING, concurrency=3))
+    live, other = await world.call("chat", more_input=True), await world.call("chat", more_input=True)
+    [opened, _] = await one.opened()
+    one.drop()
+    live.send(b'"%b"' % (b"x" * 9_000))
+    for each in (live, other):
+        await too_fast(each, b'"%b"' % (b"x" * 9_000))
+    late = await world.call("chat", more_input=True)  # it waits for the runner
+    late.send(b'"%b"' % (b"x" * 12_000))
+    one.connect()
+    assert (await world.last(late)).code == "resource_exhausted"
+    assert [type(message) for message in await one.listen()] == [Input, Open, Cancel]
     one.end(opened.request_id)
     assert (await world.last(live)).status == "completed"
 

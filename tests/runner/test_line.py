@@ -28,6 +28,7 @@ from penstock.protocol.session import (
     End,
     Input,
     InputEnd,
+    InputTaken,
     Items,
     Message,
     Open,
@@ -242,6 +243,25 @@ async def test_a_stream_of_input_is_handed_on_and_a_wrong_item_ends_the_call() -
         await visit.say(bad, Input(request_id=bad.request_id, item=b"7"))
         end = await visit.hear(End)
         assert (end.request_id, end.error.code.value) == (bad.request_id, "invalid_argument")
+
+
+async def test_what_was_taken_of_a_stream_of_input_is_counted_where_it_is_asked_for() -> None:
+    async with gateway() as at, running(at) as (_, visit):
+        await visit.welcome()
+        assert {offer.name for offer in visit.hello.offers if offer.counts_input} == {"echo"}
+        call = opening("echo", b'{"words":["x","y"]}', more_input=True, counts_input=True)
+        items = [Input(request_id=call.request_id, item=b'"a"') for _ in range(7)]
+        await visit.say(call, *items)
+        left = len(items)
+        while left:
+            left -= (await visit.hear(InputTaken)).count
+        assert left == 0  # those that came with the call are not among them
+        await visit.say(InputEnd(request_id=call.request_id))
+        assert (await visit.hear(End)).error is None
+        quiet = opening("echo", b"{}", 2, more_input=True)
+        more = Input(request_id=quiet.request_id, item=b'"a"')
+        await visit.say(quiet, more, InputEnd(request_id=quiet.request_id))
+        assert isinstance(await visit.hear((InputTaken, End)), End)  # type: ignore[arg-type]
 
 
 async def test_an_answer_that_no_message_can_hold_is_an_error() -> None:

@@ -41,7 +41,10 @@ class InputStream:
         self._name = name
         self._check = check
         self._items: deque[Any] = deque()
+        self._preloaded = 0
         self._ended = False
+        self.on_taken: Callable[[], None] | None = None
+        """Told of each item that was sent and is taken, in the thread of who takes it."""
         self._waiter: asyncio.Future[None] | None = None
 
     def send(self, item: bytes) -> None:
@@ -53,7 +56,7 @@ class InputStream:
         """
         if self._ended:
             raise CallError(f"the input stream {self._name} has ended", ErrorCode.FAILED_PRECONDITION)
-        if len(self._items) >= MAX_WAITING:
+        if len(self._items) - self._preloaded >= MAX_WAITING:
             raise CallError(
                 f"{MAX_WAITING} items of {self._name} wait to be taken; send more slowly",
                 ErrorCode.RESOURCE_EXHAUSTED,
@@ -65,6 +68,7 @@ class InputStream:
     def preload(self, items: list[Any]) -> None:
         """Add items that came with the request, checked already."""
         self._items += items
+        self._preloaded += len(items)
 
     def end(self) -> None:
         """Say that no more items come; further calls do nothing."""
@@ -83,7 +87,12 @@ class InputStream:
                 if ended:
                     raise StopAsyncIteration
                 await waiter
-        return self._items.popleft()
+        item = self._items.popleft()
+        if self._preloaded:
+            self._preloaded -= 1
+        elif self.on_taken is not None:
+            self.on_taken()
+        return item
 
     def _wake(self) -> None:
         waiter = self._waiter

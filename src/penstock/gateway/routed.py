@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from penstock.calls.inputs import MAX_WAITING
-from penstock.errors import CallError, ErrorCode
+from penstock.errors import CallError, ErrorCode, LocalProtocolError
 from penstock.gateway.registry import Slot
 from penstock.gateway.runner import Runner, Stranded
 from penstock.protocol.messages import CancelReason
-from penstock.protocol.session import End, Input, InputEnd, Open
+from penstock.protocol.session import Cancel, End, Input, InputEnd, Open
 from penstock.runtime.remote import Ready, RemoteCall
 
 _parse = msgspec.json.Decoder(msgspec.Raw).decode
@@ -25,6 +25,8 @@ class RelayedInput:
         self._request_id = ""
         self._runner: Runner | None = None
         self._waiting: deque[bytes] = deque()
+        self._behind = 0  # items that the command has not taken
+        self._counted = True
         self._ended = False
 
     def send(self, item: bytes) -> None:
@@ -35,13 +37,13 @@ class RelayedInput:
             _parse(item)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise CallError(f"data: not JSON: {error}", ErrorCode.INVALID_ARGUMENT) from error
-        if self._runner is not None:
-            self._runner.send(Input(request_id=self._request_id, item=item))
-        elif len(self._waiting) < MAX_WAITING:
+        if self._counted and self._behind >= MAX_WAITING:
+            raise _too_fast(f"{MAX_WAITING} items wait to be taken")
+        if self._runner is None:
             self._waiting.append(item)
         else:
-            text = f"{MAX_WAITING} items wait for a runner; send more slowly"
-            raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=1)
+            self._pass_on(self._runner, item)
+        self._behind += 1
 
     def end(self) -> None:
         """See ``Inputs.end``."""
@@ -49,17 +51,36 @@ class RelayedInput:
             self._ended = True
             self._tell_end()
 
-    def begin(self, runner: Runner, request_id: str) -> None:
-        """Send from now on to ``runner``."""
-        self._runner, self._request_id = runner, request_id
+    def begin(self, runner: Runner, opening: Open) -> None:
+        """Send from now on to ``runner``.
+
+        Raises:
+            CallError: It takes no more now.
+        """
+        self._runner, self._request_id = runner, opening.request_id
+        self._counted = runner.offers[opening.command].counts_input
         while self._waiting:
-            runner.send(Input(request_id=request_id, item=self._waiting.popleft()))
+            self._pass_on(runner, self._waiting.popleft())
         if self._ended:
             self._tell_end()
+
+    def taken(self, count: int) -> None:
+        """Hear that the command has taken so many more."""
+        self._behind = max(0, self._behind - count)
+
+    def _pass_on(self, runner: Runner, item: bytes) -> None:
+        try:
+            runner.send(Input(request_id=self._request_id, item=item))
+        except LocalProtocolError as error:
+            raise _too_fast(f"too much waits for the runner {runner.name}") from error
 
     def _tell_end(self) -> None:
         if self._runner is not None:
             self._runner.send(InputEnd(request_id=self._request_id))
+
+
+def _too_fast(why: str) -> CallError:
+    return CallError(f"{why}; send more slowly", ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=1)
 
 
 class RoutedCall:
@@ -123,5 +144,10 @@ class RoutedCall:
             self._slot.release()
             raise
         if self._inputs is not None:
-            self._inputs.begin(self._slot.runner, opening.request_id)
+            call.on_input_taken = self._inputs.taken
+            try:
+                self._inputs.begin(self._slot.runner, opening)
+            except CallError as error:
+                self._slot.runner.send(Cancel(request_id=opening.request_id, reason=CancelReason.RUNNER_LOST))
+                call.lose(error)
         return call

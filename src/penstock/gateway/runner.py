@@ -211,7 +211,7 @@ class Runner(ABC):
         """See ``penstock.runtime.remote.Carrier``.
 
         Raises:
-            LocalProtocolError: An ``Open`` is too large.
+            LocalProtocolError: An ``Open`` or an ``Input`` is too large, or too much waits for one.
         """
 
     def kill(self, why: str) -> None:

@@ -15,6 +15,7 @@ from penstock.gateway.checking import check_items, check_object
 from penstock.gateway.prefixes import RunnerPrefixes
 from penstock.gateway.runner import Identity, Parting, Runner, Watcher
 from penstock.gateway.settings import GatewaySettings
+from penstock.protocol.reliable import MAX_KEPT
 from penstock.protocol.runners import RunnerHello
 from penstock.protocol.session import (
     Cached,
@@ -22,6 +23,8 @@ from penstock.protocol.session import (
     Checked,
     Close,
     End,
+    Input,
+    InputTaken,
     Items,
     Message,
     Open,
@@ -35,6 +38,7 @@ from penstock.runtime.session_link import Connection, SessionLink
 
 UNANSWERED = 2  # pings; at the next, at most 3 heartbeats after its last word, a runner is taken for away
 
+MAX_INPUT_KEPT = MAX_KEPT // 2  # bytes for a runner; the rest is for what must not be refused
 CHECK_S = 2.0  # how long a runner may take to judge an input; then it is accepted, and judged where it runs
 
 CLOSE_CODES: Mapping[Parting, int] = {  # RFC 6455 section 7.4.1; those from 4000 on are ours
@@ -127,10 +131,12 @@ class RunnerLink(Runner):
 
     def send(self, message: Message) -> None:
         """See ``Runner.send``; a runner that lets everything pile up is given up."""
+        if isinstance(message, Input) and self.link.unacknowledged + len(message.item) > MAX_INPUT_KEPT:
+            raise LocalProtocolError(f"{self.link.unacknowledged} bytes wait")
         try:
             self.link.send(message)
         except LocalProtocolError as error:
-            if isinstance(message, Open):
+            if isinstance(message, (Open, Input)):
                 raise
             self.lose(f"it takes nothing: {error}", Parting.BROKE)
 
@@ -200,6 +206,9 @@ class RunnerLink(Runner):
                 self._deliver(call, message)
         elif isinstance(message, Cached):
             self.prefixes.hear(message)
+        elif isinstance(message, InputTaken):
+            if (call := self._calls.get(message.request_id)) is not None:
+                call.input_taken(message.count)
         elif isinstance(message, Ping):
             self.send(Pong(number=message.number))
         elif isinstance(message, Checked):

@@ -70,6 +70,7 @@ class Offer(_Part, frozen=True, kw_only=True):
         input_schema: JSON Schema of the input.
         item_schema: ... of an item or the answer.
         takes_stream: Items of input may follow the call.
+        counts_input: The runner says how many of them were taken, if it is asked to.
         concurrency: Calls of it at once.
         queue: How many more may wait.
         idempotent: Running it twice does no harm.
@@ -85,6 +86,7 @@ class Offer(_Part, frozen=True, kw_only=True):
     input_schema: dict[str, Any] = {}
     item_schema: dict[str, Any] = {}
     takes_stream: bool = False
+    counts_input: bool = False
     concurrency: Count = 1
     queue: Waiting = 0
     idempotent: bool = False

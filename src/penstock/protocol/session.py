@@ -60,7 +60,8 @@ class Hello(_Message, frozen=True, kw_only=True):
 class Open(_Message, frozen=True, kw_only=True):
     """Run a command once.  ``input`` and ``output_config`` are JSON objects; ``window`` is how many bytes of
     items may be sent before credit must come; ``remaining_s`` is the time left to the call's deadline, in
-    seconds: the clocks of two machines need not agree; ``more_input``: items of input follow."""
+    seconds: the clocks of two machines need not agree; ``more_input``: items of input follow;
+    ``counts_input``: the other side is to say how many of them were taken."""
 
     request_id: str
     task_id: str
@@ -73,6 +74,7 @@ class Open(_Message, frozen=True, kw_only=True):
     correlation_id: str = ""
     trace_parent: str | None = None
     more_input: bool = False
+    counts_input: bool = False
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,6 +139,14 @@ class Input(_Message, frozen=True, kw_only=True):
 
     request_id: str
     item: bytes
+
+
+class InputTaken(_Message, frozen=True, kw_only=True):
+    """A call's command has taken so many more items of its input stream: as many more may be sent.  Said only
+    where ``Open.counts_input`` asks for it, and not of items that came with the call."""
+
+    request_id: str
+    count: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class InputEnd(_Message, frozen=True, kw_only=True):
@@ -218,6 +228,7 @@ Message: TypeAlias = (
     | Check
     | Checked
     | Input
+    | InputTaken
     | InputEnd
     | Cancel
     | Credit

@@ -96,6 +96,7 @@ def make_offer(bound: BoundCommand, shown: CommandDescription) -> Offer:
         input_schema=dict(shown.input_schema),
         item_schema=dict(shown.item_schema),
         takes_stream=bound.input.stream is not None,
+        counts_input=bound.input.stream is not None,
         concurrency=bound.concurrency,
         queue=bound.queue,
         idempotent=settings.idempotent,

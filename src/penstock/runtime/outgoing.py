@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 
+from penstock.calls.inputs import InputStream
 from penstock.calls.live import Live
 from penstock.calls.waiting import wait_stopped
-from penstock.errors import CallError, ErrorCode, LocalProtocolError
+from penstock.errors import CallError, ErrorCode, LocalProtocolError, ProtocolError
 from penstock.protocol.dispatch import Batch
 from penstock.protocol.messages import CancelReason
-from penstock.protocol.session import End, Failure, Items, Message, Progress
+from penstock.protocol.session import End, Failure, InputTaken, Items, Message, Progress
 
 
 class _Seen(msgspec.Struct):
@@ -57,6 +59,9 @@ class Outgoing:
         self._max_item = max_item
         self._moved = asyncio.Event()
         self._failure: CallError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._taken = self._told = 0  # items of its input
+        self._telling = False
 
     def credit(self, size: int) -> None:
         """Hear that the other side has taken ``size`` bytes."""
@@ -67,6 +72,11 @@ class Outgoing:
         """Cut the call short; what it still yields is dropped, as the other side takes no more of it."""
         self._live.cancel(reason)
         self._moved.set()
+
+    def count_input(self) -> None:
+        """Say from now on how many items of its input stream the call's command has taken."""
+        if isinstance(self._live.inputs, InputStream):
+            self._live.inputs.on_taken = self._input_taken
 
     def take_input(self, item: bytes | None) -> None:
         """Hand on an item of the input, or its end; one that is refused ends the call, as nobody waits there
@@ -93,6 +103,22 @@ class Outgoing:
         except LocalProtocolError as error:  # what its author says of its failure may be of any size
             failure = CallError(f"how it ended is too large to be told: {error}", ErrorCode.TOO_LARGE)
             await self._sender.put(End(request_id=self._request_id, error=Failure.of(failure)))
+
+    def _input_taken(self) -> None:
+        """Hear, in any thread, that one more was taken; all of a turn of the event loop are told at once."""
+        self._taken += 1
+        if not self._telling:
+            self._telling = True
+            with suppress(RuntimeError):  # the loop is closed, and with it the link
+                self._loop.call_soon_threadsafe(self._tell_taken)
+
+    def _tell_taken(self) -> None:
+        self._telling = False
+        count = self._taken - self._told
+        if count:
+            with suppress(ProtocolError):  # too much waits: they are told with the next
+                self._sender.send(InputTaken(request_id=self._request_id, count=count))
+                self._told += count
 
     async def _send_batch(self, lines: list[bytes]) -> bytes:
         """Send what the frames say; the answer is returned, for the end."""
@@ -159,4 +185,3 @@ class Outgoing:
             report=self._live.engine_report,
             confirmed=cut is not None and cut.confirmed_at is not None,
         )
-

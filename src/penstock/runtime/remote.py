@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from penstock.errors import CallError, ErrorCode, LocalProtocolError
@@ -44,6 +45,8 @@ class RemoteCall:
         self.end: End | None = None
         self.begun = False
         """Whether an item of it has come."""
+        self.on_input_taken: Callable[[int], None] | None = None
+        """Told how many items of its input stream its command has taken."""
         self.untaken = 0
         """Bytes that have come and were not taken yet."""
         try:
@@ -118,6 +121,11 @@ class RemoteCall:
             self.end = message
             self._finish()
         self._wake()
+
+    def input_taken(self, count: int) -> None:
+        """Hear that so many more items of its input stream were taken."""
+        if self.on_input_taken is not None:
+            self.on_input_taken(count)
 
     def lose(self, error: CallError) -> None:
         """End the call: its process is gone.  What had arrived is still taken first."""

@@ -102,7 +102,9 @@ class WorkingSide:
             failure = Failure.of(error if isinstance(error, CallError) else _unreadable(error))
             self._sender.send(End(request_id=request_id, error=failure))
             return
-        self._calls[request_id] = Outgoing(self._sender, live, message.window, self._max_item)
+        self._calls[request_id] = call = Outgoing(self._sender, live, message.window, self._max_item)
+        if message.counts_input:
+            call.count_input()
         self._tasks.start(self._run(live), name=f"send {request_id}")
 
     @contextmanager
