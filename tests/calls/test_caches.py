@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from penstock.calls.caches import Caches
@@ -35,10 +37,20 @@ def test_the_only_one_needs_no_name() -> None:
     only = cache()
     caches.add(only)
     assert caches.find(None) is only
-    caches.add(cache())
+    another = cache()
+    caches.add(another)
     with pytest.raises(CallError, match="scripted, scripted#2") as several:
         caches.find(None)
     assert several.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+def test_an_engine_that_is_gone_is_not_listed() -> None:
+    caches, one = Caches(), cache()
+    caches.add(one)
+    assert tuple(caches) == (one,)
+    del one
+    gc.collect()
+    assert tuple(caches) == ()
 
 
 def test_who_listens_hears_of_what_comes_and_goes() -> None:
