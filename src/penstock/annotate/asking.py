@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import anyio
@@ -18,6 +20,7 @@ from penstock.errors import CallCancelled, CallError, ErrorCode, PenstockError
 RETRIES = 6
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
+CANCEL_S = 1.0  # how long a server may take to be told
 
 # What a frame does to a command; anything else would befall the next frame as well.
 _OF_THE_FRAME = frozenset(
@@ -131,9 +134,7 @@ class Asker:
         wait_s = FIRST_WAIT_S
         for left in range(self._retries, -1, -1):
             try:
-                return await self._client.run(
-                    model.command, given, timeout_s=self._timeout_s, on_disconnect="cancel"
-                )
+                return await self._run(model.command, given)
             except CallCancelled as error:
                 raise CallError(str(error), ErrorCode.CANCELLED) from error
             except CallError as error:
@@ -142,3 +143,16 @@ class Asker:
                 await asyncio.sleep(wait_s if error.retry_after_s is None else error.retry_after_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         raise AssertionError("a call is made at least once")
+
+    async def _run(self, command: str, given: dict[str, Any]) -> Any:
+        """Make a call; one that is left is cancelled by name, as a server may be slow to see that nobody
+        waits for it any more."""
+        name = f"annotate-{secrets.token_hex(12)}"
+        try:
+            return await self._client.run(
+                command, given, task_id=name, timeout_s=self._timeout_s, on_disconnect="cancel"
+            )
+        except asyncio.CancelledError:
+            with anyio.move_on_after(CANCEL_S, shield=True), suppress(PenstockError):
+                await self._client.cancel(name)
+            raise
