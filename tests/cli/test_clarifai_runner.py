@@ -178,6 +178,24 @@ async def test_who_is_terminated_finishes_its_items(model: Path) -> None:
     await server.stop()
 
 
+async def test_workers_run_its_items(tiny: Path) -> None:
+    async with fake_server() as server:
+        flags = ("--clarifai", server.url, *IDS, "--workers", 1, "--threads", 2)
+        async with runner(tiny, *flags) as process:
+            [said] = await (await server.visit()).ask(success(item("a", "echo", text="worked")))
+            assert "worked" in str(response_of(said).outputs[0].data)
+            visit, control = await server.visit(), await server.control()
+            await visit.say(success(item("b", "hold", GENERATE)))
+            await visit.hear()
+            await control.say(cancel("b"))
+            [last] = await visit.hear_all()
+            assert response_of(last).status.code == codes.REQUEST_CANCELED_BY_USER
+            visit.end()
+            heard = await (await server.visit()).ask(success(item("c", "count", GENERATE, to=5)))
+            assert len(heard) == 5
+            assert await left(process) == 0
+
+
 async def test_who_finds_no_server_leaves_when_told(model: Path) -> None:
     async with runner(model, "--clarifai", "http://127.0.0.1:1", *IDS) as process:
         assert await left(process) == 0
