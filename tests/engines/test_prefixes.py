@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engines.prefixes import SlotPrefixes
@@ -76,6 +76,7 @@ def test_a_closed_engine_holds_nothing() -> None:
     assert not held.snapshot().held
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.booleans()), max_size=40))
 def test_whatever_comes_and_goes_what_is_told_is_what_free_slots_hold(
     steps: list[tuple[bool, int, bool]],

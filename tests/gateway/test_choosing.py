@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.gateway.choosing import FEWEST_BLOCKS, PREFIX_WORTH, Wanted, choose
@@ -144,6 +144,7 @@ RUNNERS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(RUNNERS)
 def test_no_runner_is_chosen_over_one_that_is_freer_and_holds_as_much(
     given: list[tuple[int, int, float]],
@@ -166,6 +167,7 @@ def test_no_runner_is_chosen_over_one_that_is_freer_and_holds_as_much(
         assert fullness - others <= PREFIX_WORTH
 
 
+@settings(deadline=None)
 @given(RUNNERS)
 def test_without_prefixes_it_is_the_least_loaded(given: list[tuple[int, int, float]]) -> None:
     runners = [

@@ -100,6 +100,7 @@ TestHeld = Held.TestCase
 TestHeld.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
+@settings(deadline=None)
 @given(TALKS, TALKS, TALKS)
 def test_a_few_looks_find_what_all_would(one: list[str], other: list[str], asked: list[str]) -> None:
     held = HeldPrefixes()

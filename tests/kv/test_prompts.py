@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.kv.held import shared
@@ -22,12 +22,17 @@ from penstock.kv.prompts import (
 
 SYSTEM = "You answer for one tenant. " * 40
 ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
-CONTENTS = st.text(max_size=300) | st.none() | st.lists(st.dictionaries(st.text(max_size=5), st.text()))
+CONTENTS = (
+    st.text(max_size=20).map(lambda text: text * 20)
+    | st.none()
+    | st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=2), max_size=2)
+)
 MESSAGES = st.lists(
     st.fixed_dictionaries({"role": ROLES, "content": CONTENTS}, optional={"name": st.text(max_size=9)}),
     min_size=1,
-    max_size=6,
+    max_size=4,
 )
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def chain(**given: Any) -> list[bytes]:
@@ -36,6 +41,7 @@ def chain(**given: Any) -> list[bytes]:
     return prompt.chain()
 
 
+@PATIENT
 @given(MESSAGES, MESSAGES)
 def test_what_stands_before_in_a_conversation_stands_before_in_its_text(one: list, more: list) -> None:
     short, long = conversation_prompt(one), conversation_prompt([*one, *more])
@@ -43,7 +49,8 @@ def test_what_stands_before_in_a_conversation_stands_before_in_its_text(one: lis
     assert long.chain()[: len(short.chain())] == short.chain()
 
 
-@given(MESSAGES, st.text(max_size=400))
+@PATIENT
+@given(MESSAGES, st.text(max_size=40).map(lambda text: text * 9))
 def test_an_answer_is_the_next_turn(messages: list, answer: str) -> None:
     following = conversation_prompt([*messages, {"role": "assistant", "content": answer}])
     assert conversation_prompt(messages).chain(answer) == following.chain()
@@ -116,6 +123,7 @@ def test_an_input_without_a_prompt_has_none(text: bytes) -> None:
     assert read_prompt(text) is None
 
 
+@PATIENT
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_not(text: bytes) -> None:
     read_prompt(text)
