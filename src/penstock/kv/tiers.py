@@ -113,12 +113,13 @@ class Tier:
             parent = block
         children[parent] = 0
         if not self.policy.ages_by_use:
+            ages = self.ages
             for block in blocks:
-                self.ages[block] = age
+                ages[block] = age
         if self.policy.ranked:
-            first = 1 if self.policy.counts_uses else _LEAST
+            ranks, first = self.ranks, 1 if self.policy.counts_uses else _LEAST
             for block in blocks:
-                self.ranks[block] = first
+                ranks[block] = first
 
     def _compact(self) -> None:
         """Make the index anew: what was given up leaves holes, and when a dictionary is full of them it makes
