@@ -311,6 +311,8 @@ async def test_a_runner_that_is_away_is_waited_for_by_the_client(site: Site) -> 
     site.world.hub.set_draining(runner.hello.name, True)
     found = await site.ask("PostModelOutputs", request("toy", "predict", {"text": "hi"}))
     assert code(found) == "MODEL_BUSY_PLEASE_RETRY"
+    found = await site.ask("PostModelOutputs", request("gateway", "echo", {"text": "hi"}))
+    assert code(found) == "MODEL_BUSY_PLEASE_RETRY"
     site.native("one", ECHO)
     selected = request("gateway", "echo", {"text": "hi"})
     selected.runner_selector.nodepool.id = "np9"

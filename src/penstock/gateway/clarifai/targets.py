@@ -96,6 +96,8 @@ class Targets:
     def knows(self, model: Labels) -> bool:
         """Whether a runner has a model, be it that it takes no calls at the moment."""
         name = model[MODEL]
+        if name == self._hub.manifest.name:
+            return True
         named = (runner for runner in self._hub.runners if runner.labels.get(MODEL) == name)
         return any(_may_be(runner, model) for runner in named) or self.find(model, {}) is not None
 
