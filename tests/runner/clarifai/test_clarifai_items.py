@@ -190,6 +190,7 @@ async def test_an_error_behind_items_comes_behind_them() -> None:
         (item("a", "cleanup"), "no method 'cleanup'"),
         (item("a", "generate", text="x"), "call it with GenerateModelOutputs"),
         (item("a", "predict", STREAM, text="x"), "call it with PostModelOutputs"),
+        (item("a", "joined", STREAM, texts="x"), "call it with PostModelOutputs"),
         (item("a", "predict", text="x", bogus="x"), "bogus"),
         (service_pb2.RunnerItem(id="a"), ""),
     ],

@@ -139,6 +139,20 @@ async def test_a_stream_without_work_is_opened_again_at_once_but_not_for_ever() 
         assert clock.waits == [1.0]
 
 
+async def test_a_stream_that_a_server_does_not_end_is_ended_in_a_while() -> None:
+    clock = Waits()
+    async with fake_server() as server, running(server, clock=clock):
+        visit = await server.visit()
+        await visit.say(success(item("a", "predict", text="x")))
+        [said] = await visit.hear_all()
+        assert text_of(said) == ["x"]
+        await works(server)  # on another stream
+        assert not visit.gone.is_set()
+        clock.advance(LINGER_S)
+        await visit.ended()
+        await works(server)
+
+
 async def test_a_lost_control_stream_comes_back_while_work_goes_on() -> None:
     seen = Seen()
     async with fake_server() as server, running(server, seen, clock=Waits()) as runner:

@@ -60,6 +60,10 @@ def toy(seen: Seen) -> Runtime:
             count += 1
         yield count
 
+    @rt.command("joined")
+    async def joined(texts: AsyncIterable[str]) -> str:
+        return "".join([text async for text in texts])
+
     @rt.command("boom")
     async def boom(text: str = "x") -> str:
         raise CommandError(f"boom: {text}")

@@ -117,13 +117,13 @@ class Item:
 
         One that is refused ends the item, as nobody else would be told.
         """
-        if self._live is None or self._method is None:
+        live, method = self._live, self._method
+        if live is None or method is None:
             return
         try:
-            text = values.item_from_request(request, self._method.signature)
-            await self._hand_on(self._live, text)
+            await self._hand_on(live, values.item_from_request(request, method.signature))
         except CallError as error:
-            if self._live.ending is None:
+            if live.ending is None:
                 self.fail(error)
 
     def end_input(self) -> None:

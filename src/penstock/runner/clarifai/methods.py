@@ -82,8 +82,9 @@ class Methods:
             raise CallError(text, ErrorCode.INVALID_ARGUMENT)
         if method_type == resources_pb2.UNARY_UNARY and method.offer.streaming:
             raise _not_so(name, "streams", method)
-        if method_type == resources_pb2.STREAMING_STREAMING and not method.offer.takes_stream:
-            raise _not_so(name, "takes no stream of input", method)
+        both_ways = resources_pb2.STREAMING_STREAMING
+        if method_type == both_ways and method.signature.method_type != both_ways:
+            raise _not_so(name, "does not stream both ways", method)
         return method
 
     def describe(self) -> service_pb2.MultiOutputResponse:

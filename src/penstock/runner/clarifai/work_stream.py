@@ -73,7 +73,7 @@ class WorkStream:
         self._linger: Timer | None = None
         self._free = asyncio.Event()
         self._why = ""
-        self._ended_here = False
+        self._ended = self._ended_here = False
         self._told = False  # of what was passed over
         self.open = False
         """Whether an item may come on it."""
@@ -114,7 +114,7 @@ class WorkStream:
             _log.exception("a stream failed")
             self._why = "a fault of the runner"
         finally:
-            self.open = False
+            self.open, self._ended = False, True
             self._conversation.finish()
             if self._linger is not None:
                 self._linger.cancel()
@@ -213,4 +213,5 @@ class WorkStream:
     def _finish(self, stream: Stream) -> None:
         """Leave it to the server to end the stream, for a while."""
         self._conversation.finish()
-        self._linger = self._place.clock.call_later(LINGER_S, stream.cancel)
+        if not self._ended:
+            self._linger = self._place.clock.call_later(LINGER_S, stream.cancel)
