@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from penstock import engines
 from penstock.calls.caches import CACHES
 from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
+from penstock.client import AsyncClient
 from penstock.engine_commands import serve_engine
 from penstock.engines.base import Engine
 from penstock.errors import AuthoringError, CallError, ErrorCode, PenstockError
@@ -106,6 +108,21 @@ def build_app(
         source=source,
         observer=observer,
     )
+
+
+def local_model(project: Path | str) -> Callable[[], AbstractAsyncContextManager[AsyncClient]]:
+    """Return what opens a project in this process and gives a client of it, as ``annotate`` takes it.
+
+    Args:
+        project: A folder with manifest.yml, a Clarifai model folder, or a Python file.
+    """
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncClient]:
+        async with build_app(Path(project), None, ServerSettings()) as app, AsyncClient(app) as client:
+            yield client
+
+    return opened
 
 
 def build_gateway(

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from annotate import films
-from penstock import AsyncClient
 from penstock.annotate import Frame, Model, Refining, Settings, Tracking, annotate, rle
 from penstock.annotate.shapes.raster import rasterise
-from penstock.compose import build_app
-from penstock.server.settings import ServerSettings
+from penstock.compose import local_model
 
 pytestmark = pytest.mark.anyio
 pytest.importorskip("skimage")
@@ -26,11 +24,8 @@ async def annotated(project: str, command: str, source: Path, out: Path, **field
     window = fields.pop("window", 4)
     settings = Settings(models=(Model(command=command),), **fields)
     with anyio.fail_after(60):
-        async with (
-            build_app(EXAMPLES / project, None, ServerSettings()) as app,
-            AsyncClient(app) as client,
-            annotate(source, client, settings, out=out, window=window) as frames,
-        ):
+        model = local_model(EXAMPLES / project)
+        async with annotate(source, model, settings, out=out, window=window) as frames:
             return [frame async for frame in frames]
 
 

@@ -58,7 +58,7 @@ def annotate(
     Args:
         sources: Files, folders, patterns, http(s) URLs; ``-`` is ``stdin``.
         model: A server's URL, a client, a dispatcher in this process (in async code only), or what opens a
-            client: a function that gives an async context manager.
+            client, such as ``penstock.compose.local_model("project")``.
         settings: Which commands are asked, about which frames, and what is kept.
         out: The folder of the log and the manifest.
         restart: Whether what is there is deleted.

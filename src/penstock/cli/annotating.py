@@ -6,8 +6,8 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ from penstock.annotate.records import Manifest, encode
 from penstock.annotate.settings import Settings
 from penstock.calls.tasks import TaskOwner
 from penstock.cli.exits import Exit
-from penstock.client import AsyncClient
 
 SHOWN_S = 0.2  # between two looks at the progress on a terminal
 LINES_S = 10.0  # ... and anywhere else
@@ -143,15 +142,9 @@ def _address(model: str) -> Address:
     if not path.exists():
         raise ConfigError(f"{model} is neither a URL nor a project here")
 
-    @asynccontextmanager
-    async def local() -> AsyncIterator[AsyncClient]:
-        from penstock.compose import build_app
-        from penstock.server.settings import ServerSettings
+    from penstock.compose import local_model
 
-        async with build_app(path, None, ServerSettings()) as app, AsyncClient(app) as client:
-            yield client
-
-    return local
+    return local_model(path)
 
 
 async def _run(annotating: Annotating, out: Path, as_json: bool) -> None:
