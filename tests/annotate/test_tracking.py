@@ -81,21 +81,34 @@ def test_each_file_has_its_own_objects() -> None:
     assert [one.regions[0].track for one in tracked(frames)] == ["t1"] * 10
 
 
+def test_where_an_object_must_have_been_is_filled_in() -> None:
+    frames = [frame(n, [] if n in (5, 6) else [("x", at(n * 4, 10))]) for n in range(12)]
+    found = tracked(frames, fill_s=0.5)
+    filled = {one.frame: one.regions[0] for one in found if one.frame in (5, 6)}
+    assert {number: region.box for number, region in filled.items()} == {5: at(20, 10), 6: at(24, 10)}
+    assert {(region.src, region.track, region.score) for region in filled.values()} == {
+        ("interpolated", "t1", None)
+    }
+    assert [len(one.regions) for one in found] == [1] * 12
+    assert [len(one.regions) for one in tracked(frames, fill_s=0.2)].count(0) == 2
+    assert tracked(found, fill_s=0.5)[7:] == found[7:]
+
+
 moves = st.lists(
     st.lists(st.tuples(st.sampled_from("xy"), st.integers(0, 9), st.integers(0, 3)), max_size=3), max_size=20
 )
 
 
 @settings(deadline=None, max_examples=60)
-@given(moves, st.integers(0, 20))
+@given(moves, st.integers(0, 20), st.sampled_from([0.0, 0.3]))
 def test_replayed_from_its_own_frames_it_goes_on_the_same(
-    moved: list[list[tuple[str, int, int]]], cut: int
+    moved: list[list[tuple[str, int, int]]], cut: int, fill_s: float
 ) -> None:
     frames = [frame(n, [(label, at(x * 8, y * 8)) for label, x, y in one]) for n, one in enumerate(moved)]
-    whole = tracked(frames)
+    whole = tracked(frames, fill_s=fill_s)
     assert [one.frame for one in whole] == list(range(len(frames)))
     logged = whole[:cut]
-    tracker = Tracker(Tracking())
+    tracker = Tracker(Tracking(fill_s=fill_s))
     given = sum(len(list(tracker.feed(one))) for one in logged)
     rest = [*(one for left in frames[len(logged) :] for one in tracker.feed(left)), *tracker.flush()]
     again = rest[len(logged) - given :]
