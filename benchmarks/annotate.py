@@ -91,6 +91,18 @@ async def rate(path: Path, settings: Settings, folder: Path) -> float:
         return count / (time.perf_counter() - began)
 
 
+def cpu_ms(path: Path, settings: Settings, folder: Path, frames: int) -> tuple[float, float]:
+    """Return the CPU that a frame takes here, and in the process that decodes, in ms; with their starts."""
+    whom = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    before = [resource.getrusage(who) for who in whom]
+    run(rate(path, settings, folder))
+    spent = [
+        after.ru_utime + after.ru_stime - one.ru_utime - one.ru_stime
+        for one, after in zip(before, map(resource.getrusage, whom), strict=True)
+    ]
+    return 1000 * spent[0] / frames, 1000 * spent[1] / frames
+
+
 def pipeline_ms(folder: Path, frames: int = 3000) -> float:
     """Return what sampling, reading an answer, refining it and the log cost a frame, in ms of CPU."""
     sampler, adapter = Sampler(Sampling(fps="30")), Adapter(AnswerFormat())
@@ -170,6 +182,8 @@ def main() -> None:
         settings = Settings(models=(Model(command="ten"),), refining=Refining(min_score=0.3, overlaps="nms"))
         rates = [run(rate(clip, settings, folder / "rate")) for _ in range(3)]
         print(f"frames per second, 480 × 360, raw: {max(rates):.0f} (aim: {AIMS['frames_per_s']})")
+        here, there = cpu_ms(clip, settings, folder / "cpu", 1500)
+        print(f"... CPU for a frame: {here:.2f} ms here, {there:.2f} ms where it is decoded")
         jpeg = Settings(models=(Model(command="ten"),), form="jpeg")
         print(f"... as JPEG: {run(rate(clip, jpeg, folder / 'jpeg')):.0f}")
         print(

@@ -55,6 +55,9 @@ Overlaps = Annotated[
 Iou = Annotated[float | None, typer.Option(help="Above which two regions are for one thing (0.5).")]
 Polygons = Annotated[bool, typer.Option("--polygons", help="Give masks their exact polygons, too.")]
 Track = Annotated[bool, typer.Option("--track", help="Follow objects from frame to frame.")]
+Fill = Annotated[
+    float | None, typer.Option(help="With --track: fill in objects that go unseen for up to so many seconds.")
+]
 OnError = Annotated[str, typer.Option(help="Frames that the command fails on: fail or skip.")]
 Window = Annotated[int, typer.Option(help="Frames under way at once.")]
 Threads = Annotated[int, typer.Option(help="Threads that decode.")]
@@ -95,6 +98,7 @@ def annotate(
     iou: Iou = None,
     polygons: Polygons = False,
     track: Track = False,
+    fill: Fill = None,
     on_error: OnError = "fail",
     window: Window = 4,
     threads: Threads = 1,

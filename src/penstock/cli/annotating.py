@@ -57,6 +57,7 @@ class Asked(NamedTuple):
     iou: float | None
     polygons: bool
     track: bool
+    fill: float | None
     on_error: str
 
     def settings(self) -> Settings:
@@ -72,7 +73,7 @@ class Asked(NamedTuple):
             "form": form,
             "quality": quality or 90,
             "refining": {**self._refining(), **self._typed(_REFINING)},
-            "tracking": {} if self.track else None,
+            "tracking": {"fill_s": self.fill or 0.0} if self.track else None,
             "on_error": self.on_error,
         }
         try:
