@@ -7,11 +7,15 @@ import struct
 from typing import Any
 
 from clarifai_grpc.grpc.api import resources_pb2 as proto
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 T = proto.ModelTypeField.DataType
 Type = proto.ModelTypeField
 Typed = tuple[Type, st.SearchStrategy[Any]]
+
+unhurried = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For machines that have other things to do as well."""
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 some = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)

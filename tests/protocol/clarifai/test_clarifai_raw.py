@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.clarifai import raw
+from protocol.clarifai.kinds import unhurried
 
 
+@unhurried
 @given(st.text(), st.binary(), st.lists(st.text(max_size=5), max_size=3))
 def test_what_is_written_is_read(model: str, image: bytes, names: list[str]) -> None:
     request = service_pb2.PostModelOutputsRequest(model_id=model.encode("utf-8", "replace").decode())
@@ -26,6 +28,7 @@ def test_what_is_written_is_read(model: str, image: bytes, names: list[str]) -> 
     assert set(json.loads(raw.write_request(request))) == {"request"}
 
 
+@unhurried
 @given(st.binary() | st.text().map(lambda text: json.dumps({"request": text, "response": text}).encode()))
 def test_garbage_raises_nothing_else(text: bytes) -> None:
     with suppress(CallError):

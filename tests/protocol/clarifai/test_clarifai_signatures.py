@@ -20,7 +20,7 @@ from penstock.protocol.clarifai import signatures, values
 from penstock.protocol.clarifai.schemas import schema_of
 from penstock.protocol.dispatch import CommandDescription
 from penstock.runtime.parameters import InputSchema, Parameter
-from protocol.clarifai.kinds import T, Type, field, kinds, method, texts, typed_values
+from protocol.clarifai.kinds import SIMPLE, T, Type, field, kinds, method, texts, typed_values, unhurried
 
 GREET = method(
     "greet",
@@ -142,6 +142,7 @@ def test_defaults(kind: int, default: str, expected: Any) -> None:
 # -- there and back ------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(st.lists(kinds, max_size=3), kinds, st.sampled_from(["UNARY_UNARY", "UNARY_STREAMING"]))
 def test_a_method_comes_back_from_its_command(given_kinds: Any, gives: Any, kind: str) -> None:
     fields = [field(f"a{index}", each) for index, (each, _) in enumerate(given_kinds)]
@@ -170,6 +171,7 @@ def unnamed(message: Any) -> Any:
     return found
 
 
+@unhurried
 @given(typed_values())
 def test_what_a_type_takes_fits_its_schema(typed: tuple[Type, Any]) -> None:
     kind, value = typed
@@ -178,12 +180,14 @@ def test_what_a_type_takes_fits_its_schema(typed: tuple[Type, Any]) -> None:
     jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
 
 
+@unhurried
 @given(st.lists(st.builds(lambda name: method(name), texts), unique_by=lambda each: each.name))
 def test_signatures_as_text(given_signatures: list[proto.MethodSignature]) -> None:
     text = signatures.write_signatures([GREET, CHAT, *given_signatures])
     assert signatures.read_signatures(text)[:2] == [GREET, CHAT]
 
 
+@unhurried
 @given(st.text() | st.dictionaries(texts, st.dictionaries(texts, st.none() | texts)).map(json.dumps))
 def test_garbage_is_read_or_refused(text: str) -> None:
     with suppress(CallError):
@@ -213,6 +217,7 @@ ANYTHING = st.recursive(
 )
 
 
+@unhurried
 @given(st.dictionaries(st.sampled_from(["properties", "required", "$defs", "type"]), ANYTHING), ANYTHING)
 def test_any_schema_has_a_signature(input_schema: dict[str, Any], item_schema: Any) -> None:
     shown = command(input_schema, item_schema if isinstance(item_schema, dict) else {}, streaming=True)
@@ -320,7 +325,10 @@ def form(hint: Any) -> Any:
 SHARED = [T.STR, T.BYTES, T.TEXT, T.IMAGE, T.AUDIO, T.VIDEO, T.CONCEPT, T.REGION, T.FRAME]
 
 
-@given(typed_values().filter(lambda typed: typed[0].type in SHARED))
+@unhurried
+@given(
+    st.sampled_from(SHARED).flatmap(lambda kind: SIMPLE[kind].map(lambda value: (field("a", kind), value)))
+)
 def test_model_folders_take_what_is_read(typed: tuple[Type, Any]) -> None:
     from pydantic import TypeAdapter
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.clarifai import values
-from protocol.clarifai.kinds import T, Type, field, kinds, method, texts, typed_values
+from protocol.clarifai.kinds import T, Type, field, kinds, method, texts, typed_values, unhurried
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 GREET = method("greet", field("name", T.STR), field("times", T.INT, default="2"), field("loud", T.BOOL))
@@ -34,6 +34,7 @@ def data_of(text: bytes) -> proto.Data:
 # -- values --------------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(typed_values())
 def test_what_is_written_is_read(typed: tuple[Type, Any]) -> None:
     kind, value = typed
@@ -49,18 +50,21 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
+@unhurried
 @given(kinds, st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | texts, st.lists))
 def test_a_value_of_another_type_is_refused(typed: tuple[Type, Any], value: Any) -> None:
     with suppress(CallError):
         values.from_data(values.to_data(value, typed[0]), typed[0])
 
 
+@unhurried
 @given(st.binary(), kinds)
 def test_garbage_is_read_or_refused(text: bytes, typed: tuple[Type, Any]) -> None:
     with suppress(DecodeError, CallError):
         values.from_data(data_of(text), typed[0])
 
 
+@unhurried
 @given(typed_values(), typed_values())
 def test_data_of_another_type_is_read_or_refused(one: tuple[Type, Any], other: tuple[Type, Any]) -> None:
     data = values.to_data(*reversed(one))
@@ -291,6 +295,7 @@ def test_the_method_is_named_in_the_metadata() -> None:
 # -- answers -------------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(typed_values())
 def test_an_answer_is_the_part_return(typed: tuple[Type, Any]) -> None:
     kind, value = typed
@@ -356,6 +361,7 @@ DATA = st.recursive(
 )
 
 
+@unhurried
 @given(DATA)
 def test_any_data_is_read_or_refused(data: proto.Data) -> None:
     given_input = proto.Input(data=data)
@@ -368,6 +374,7 @@ def test_any_data_is_read_or_refused(data: proto.Data) -> None:
         json.loads(values.from_output(data, method("m", gives=WIDE.input_fields[1])))
 
 
+@unhurried
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(text: bytes) -> None:
     with suppress(DecodeError, CallError):
