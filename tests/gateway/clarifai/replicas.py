@@ -13,8 +13,7 @@ from gateway.fakes import turns
 from penstock.gateway.clarifai.binding import NoBindings
 from penstock.gateway.clarifai.hello import Hello, ReplicaId
 from penstock.gateway.clarifai.lanes import Lane
-from penstock.gateway.clarifai.places import EARLY_S
-from penstock.gateway.clarifai.replica import Replica
+from penstock.gateway.clarifai.replica import SETTLE_S, Replica
 from penstock.gateway.clarifai.replicas import Replicas
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.gateway.clarifai.streams import Said, Told
@@ -180,15 +179,19 @@ class FakeReplica:
         first.hear(message)
         first.half_close()
         self.streams.clear()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let the gateway see that no more streams come."""
+        await turns()
+        self._clock.advance(SETTLE_S)
         await turns()
 
     async def come(self, streams: int = 2) -> list[Stream]:
         """Be there, with a control stream and so many others."""
         self.open_control()
         await self.introduce()
-        opened = [self.open() for _ in range(streams)]
-        self._clock.advance(EARLY_S)
-        return opened
+        return [self.open() for _ in range(streams)]
 
     def given(self) -> list[Stream]:
         """Return the streams that have an item."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
@@ -18,6 +19,7 @@ from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 
 from cli.processes import PATIENCE_S
 from gateway.clarifai.real_parts import Gateway, RealRunner, gateway, needs_clarifai, runner, until
+from penstock import AsyncClient
 
 pytestmark = needs_clarifai
 SOON = {"PENSTOCK_CLARIFAI_KEEPALIVE_S": "0.5"}
@@ -119,6 +121,21 @@ def test_hundreds_of_calls_one_after_the_other(front: Gateway, toy: RealRunner) 
             body = {"command": "toy.predict", "input": {"text": str(number)}}
             assert client.post("/v2/execute", json=body).json()["data"] == str(number)
     front.until_there(4)
+
+
+@pytest.mark.anyio
+async def test_nothing_is_cut_off_of_many_streams_at_once(front: Gateway, toy: RealRunner) -> None:
+    """A thread that goes on to its next item cuts off what was not read of the last."""
+
+    async def read(client: AsyncClient, number: int, count: int) -> None:
+        async with client.stream("toy.generate", text=f"{number}-", count=count) as stream:
+            assert [item async for item in stream] == [f"{number}-{each}" for each in range(count)]
+
+    async with AsyncClient(front.url) as client:
+        for calls, count in ((24, 300), (60, 10)):
+            async with anyio.create_task_group() as group:
+                for number in range(calls):
+                    group.start_soon(read, client, number, count)
 
 
 def begun(at: Gateway) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,8 @@ from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from gateway.clarifai.replicas import FakeReplica, Visitor, replicas_of, said, text_of
 from gateway.fakes import World, turns
 from penstock.errors import CallError, ErrorCode
-from penstock.gateway.clarifai.holding import SETTLE_S
-from penstock.gateway.clarifai.places import EARLY_S, REOPEN_S
+from penstock.gateway.clarifai.holding import QUIET_S, SETTLE_S
+from penstock.gateway.clarifai.places import REOPEN_S
 from penstock.gateway.clarifai.replicas import Replicas
 from penstock.protocol.messages import CancelReason, Frame
 
@@ -204,7 +204,6 @@ async def test_what_a_replica_does_wrong_hits_its_own_call_only(world: World, re
     assert items(await world.frames(other)) == ["b0"]
     for nonsense in (b"\xff\xff", b"\x0a"):
         stream = runner.open()
-        world.clock.advance(SETTLE_S)
         live = await world.call("toy.predict", input=text_of("a"))
         await turns()
         stream.lane.heard(nonsense)
@@ -330,7 +329,7 @@ async def test_a_key_says_what_a_replica_may_offer(world: World, replicas: Repli
     spare = nothing.open()
     first.hear(said(first.item.id, code=codes.FAILURE))
     first.half_close()
-    await turns()
+    await nothing.settle()
     assert spare.line.refused is not None
     assert spare.line.refused.code == codes.CONN_INSUFFICIENT_SCOPES
     assert len(replicas) == 1
@@ -355,7 +354,7 @@ async def test_a_model_that_does_not_say_its_methods_is_offered_as_it_is(
     await turns()
     first.hear(said(first.item.id, code=codes.FAILURE))
     first.half_close()
-    await turns()
+    await runner.settle()
     assert sorted((await world.hub.describe()).commands) == [
         f"toy.{rpc}" for rpc in ("GenerateModelOutputs", "PostModelOutputs", "StreamModelOutputs")
     ]
@@ -382,42 +381,47 @@ async def test_two_processes_with_one_id_have_their_calls_side_by_side(
 
 async def test_a_new_stream_waits_for_the_end_of_older_items(world: World, replicas: Replicas) -> None:
     runner = FakeReplica(replicas, world.clock)
-    (stream,) = await runner.come(1)
-    world.clock.advance(1)
+    stream, other = await runner.come(2)
     live = await world.call("toy.generate", input=text_of("a"))
+    await world.call("toy.generate", input=text_of("long"))
     waiting = await world.call("toy.generate", input=text_of("b"))
     await turns()
     stream.say("a0")
     following = runner.open()  # its thread has written everything, but that was not read yet
     await turns()
-    world.clock.advance(SETTLE_S)
+    world.clock.advance(QUIET_S)
     assert not following.has_item
     stream.say("a1")
     stream.half_close()
+    await turns()
+    assert not following.has_item
+    world.clock.advance(2 * SETTLE_S)
     await turns()
     assert following.has_item
     following.half_close()
     assert items(await world.frames(live)) == ["a0", "a1"]
     assert (await world.last(waiting)).status == "completed"
+    other.half_close()
 
 
-async def test_a_new_stream_is_used_when_nothing_more_of_older_items_is_there(
+async def test_a_thread_more_is_used_when_the_older_streams_are_read_up(
     world: World, replicas: Replicas
 ) -> None:
     runner = FakeReplica(replicas, world.clock)
     (stream,) = await runner.come(1)
     await world.call("toy.generate", input=text_of("a"))
-    await world.call("toy.generate", input=text_of("b"))
     await turns()
     following = runner.open()
-    world.clock.advance(EARLY_S)
+    waiting = await world.call("toy.generate", input=text_of("b"))
+    world.clock.advance(4 * QUIET_S)
     await turns()
     assert not following.has_item  # the older one is not even read
-    stream.lane.reading, stream.lane.reading_since = replicas.order.begin(), world.clock.monotonic()
-    replicas.order.done(replicas.order.begin())  # something that was asked for later has come
-    world.clock.advance(SETTLE_S)
+    stream.lane.reading_since = world.clock.monotonic()
+    world.clock.advance(2 * QUIET_S)
     await turns()
     assert following.has_item
+    following.half_close()
+    assert (await world.last(waiting)).status == "completed"
 
 
 async def test_places_are_counted_once(world: World, replicas: Replicas) -> None:

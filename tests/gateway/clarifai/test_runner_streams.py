@@ -33,7 +33,9 @@ from penstock.protocol.clarifai.names import GENERATE
 from penstock.protocol.clarifai.raw import read_response, write_request
 from penstock.protocol.dispatch import LOCAL
 from penstock.protocol.messages import CancelReason, Frame, Start, decode_frame
+from runner.clarifai.one_loop import anyio_backend, one_loop
 
+__all__ = ["anyio_backend", "one_loop"]  # fixtures
 pytestmark = pytest.mark.anyio
 OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
 
@@ -217,6 +219,7 @@ async def test_a_hundred_replicas_come_at_once_and_come_again(hub: Hub, server: 
 
 async def test_a_storm_of_streams_is_slowed_down(hub: Hub, runner: Dialler) -> None:
     await runner.come()
+    await until(lambda: len(hub.runners) == 1)
     (replica,) = hub.runners
     replica.opens._left = 0.0  # type: ignore[attr-defined]
     loop = asyncio.get_running_loop()

@@ -118,9 +118,8 @@ class Lane:
         self.stream = DataStream()
         self.since = owner.now()
         """Seconds, when it opened, or its item began or ended."""
-        self.reading = 0
-        """The number of the read that is under way; 0 if there is none."""
-        self.reading_since = 0.0
+        self.reading_since: float | None = None
+        """When the read that is under way began; None if there is none."""
         self._owner = owner
         self._line = line
         self._item: Item | None = None

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from penstock.calls.clock import Clock
-from penstock.gateway.clarifai.holding import SETTLE_S, Holding, ReadOrder
+from penstock.gateway.clarifai.holding import SETTLE_S, Holding
 from penstock.gateway.clarifai.lanes import Lane
 from penstock.gateway.clarifai.streams import Phase
 
 REOPEN_S = 2.0  # how long the next stream of a thread counts as a place already
-EARLY_S = 0.1
-"""How long a stream that opens unexpectedly is no place more: most of them come a little before the end of
-their thread's last."""
 
 
 class Places:
@@ -22,34 +18,38 @@ class Places:
 
     Args:
         clock: Tells the time.
-        order: Of the reads of all streams.
         changed: Told when a place may have become free, or there are more or fewer.
     """
 
-    def __init__(self, clock: Clock, order: ReadOrder, changed: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, changed: Callable[[], None]) -> None:
         self._clock = clock
         self._changed = changed
         self._lanes: set[Lane] = set()  # they are idle, or have an item
+        self._cancelled: set[Lane] = set()  # their items are not wanted any more, but run
         self._ending: set[Lane] = set()  # their items are over
         self._idle: deque[Lane] = deque()
-        self._holding = Holding(order)
+        self._holding = Holding()
         self._due: deque[float] = deque()  # until when streams are expected to be opened again
-        self._early: dict[Lane, None] = {}  # those that were not expected
+        self._distinct_since: float | None = 0.0  # when each stream began to have a thread of its own
+        self.opened = 0
+        """How many have opened so far."""
+        self.threads = 0
+        """How many threads the replica has, as far as is known."""
 
     def __iter__(self) -> Iterator[Lane]:
         """All streams, those without an item first."""
-        streams = (*self._lanes, *self._ending)
+        streams = (*self._lanes, *self._cancelled, *self._ending)
         return iter(sorted(streams, key=lambda lane: lane.stream.phase is not Phase.IDLE))
 
     @property
     def capacity(self) -> int:
         """How many there are, free or not; at least 1."""
-        return max(1, len(self._lanes) + len(self._due) - len(self._early))
+        return max(1, min(self.threads, self._there))
 
     @property
     def any(self) -> bool:
         """Whether there are streams, or there will be in a moment."""
-        return bool(self._lanes or self._ending or self._due)
+        return bool(self._lanes or self._cancelled or self._ending or self._due)
 
     @property
     def free(self) -> int:
@@ -64,23 +64,36 @@ class Places:
 
     def open(self, lane: Lane) -> None:
         """A stream has opened."""
-        if self._due:
+        self.opened += 1
+        sure = self._there >= self.threads
+        expected = bool(self._due)
+        if expected:
             self._due.popleft()
-            self._idle.append(lane)
-        else:
-            self._early[lane] = None
-            self._clock.call_later(EARLY_S, partial(self._is_one_more, lane))
-            self._place(lane)
+        busy = [other for other in self._lanes if other.stream.phase is Phase.BUSY]
         self._lanes.add(lane)
+        self._compare()
+        # What answers once is read before the next stream of its thread is taken.
+        is_safe = expected and not any(other.stream.streams for other in busy)
+        if is_safe or not self._holding.hold(lane, busy, self._clock.monotonic(), sure=sure):
+            self._idle.append(lane)
+            self._count()
+        elif len(self._holding) == 1:
+            self._clock.call_later(SETTLE_S, self._look)
         self._changed()
+
+    def cancel(self, lane: Lane) -> None:
+        """The item of a stream is not wanted any more: nobody minds if it is cut off."""
+        if lane in self._lanes:
+            self._lanes.discard(lane)
+            self._cancelled.add(lane)
+            self._let_go(lane, comes_again=False)
 
     def leave(self, lane: Lane) -> None:
         """The item of a stream is over: its thread closes the stream, and opens another."""
         self._lanes.discard(lane)
+        self._cancelled.discard(lane)
         self._ending.add(lane)
-        self._early.pop(lane, None)
-        self._expect(lane)
-        self._changed()
+        self._let_go(lane, comes_again=True)
 
     def close(self, lane: Lane, *, comes_again: bool) -> None:
         """A stream has ended.
@@ -90,14 +103,10 @@ class Places:
         """
         if lane in self._idle:
             self._idle.remove(lane)
-        self._early.pop(lane, None)
-        if comes_again and lane in self._lanes:
-            self._expect(lane)
-        self._holding.discard(lane)
-        self._lanes.discard(lane)
-        self._ending.discard(lane)
-        self._release()
-        self._changed()
+        is_known = lane in self._ending  # ... that its thread goes on
+        for streams in (self._lanes, self._cancelled, self._ending):
+            streams.discard(lane)
+        self._let_go(lane, comes_again=comes_again and not is_known)
 
     def expire(self) -> None:
         """Expect no more what should have come long ago."""
@@ -108,28 +117,27 @@ class Places:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _expect(self, ended: Lane) -> None:
-        """A thread goes on to its next stream, if that has not come already."""
-        now = self._clock.monotonic()
-        lane = self._holding.match(ended, now)
-        if lane is not None:
-            self._idle.append(lane)
-        if self._early:
-            del self._early[lane if lane in self._early else next(iter(self._early))]
-        else:
-            self._due.append(now + REOPEN_S)
+    @property
+    def _there(self) -> int:
+        return len(self._lanes) + len(self._due)
 
-    def _is_one_more(self, lane: Lane) -> None:
-        if lane in self._early:
-            del self._early[lane]
-            self._changed()
+    def _count(self) -> None:
+        if not len(self._holding):
+            self.threads = max(self.threads, self._there)
 
-    def _place(self, lane: Lane) -> None:
-        busy = (other for other in self._lanes if other.stream.streams)
-        if not self._holding.hold(lane, busy, self._clock.monotonic()):
-            self._idle.append(lane)
-        elif len(self._holding) == 1:
-            self._clock.call_later(SETTLE_S, self._look)
+    def _compare(self) -> None:
+        if self._there > self.threads:
+            self._distinct_since = None
+        elif self._distinct_since is None:
+            self._distinct_since = self._clock.monotonic()
+
+    def _let_go(self, lane: Lane, *, comes_again: bool) -> None:
+        self._holding.discard(lane)
+        if comes_again and self._there < self.threads:  # else its thread has opened its next already
+            self._due.append(self._clock.monotonic() + REOPEN_S)
+        self._compare()
+        self._release()
+        self._changed()
 
     def _look(self) -> None:
         if self._release():
@@ -138,6 +146,9 @@ class Places:
             self._clock.call_later(SETTLE_S, self._look)
 
     def _release(self) -> bool:
-        free = self._holding.take(self._clock.monotonic()) if len(self._holding) else []
+        if not len(self._holding):
+            return False
+        free = self._holding.take(self._clock.monotonic(), self._distinct_since)
         self._idle += free
+        self._count()
         return bool(free)

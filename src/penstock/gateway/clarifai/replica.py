@@ -16,7 +16,6 @@ from penstock.calls.ids import new_id
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.clarifai.forms import Form
 from penstock.gateway.clarifai.hello import Hello, ReplicaId
-from penstock.gateway.clarifai.holding import ReadOrder
 from penstock.gateway.clarifai.lanes import Item, Lane, Line
 from penstock.gateway.clarifai.opens import OpenRate
 from penstock.gateway.clarifai.places import Places
@@ -30,6 +29,8 @@ from penstock.protocol.messages import CancelReason
 from penstock.protocol.runners import Offer
 from penstock.protocol.session import Cancel, Credit, End, Failure, Input, InputEnd, Items, Message, Open
 
+SETTLE_S = 0.1  # after which no more threads are waited for; they start 20 ms apart
+SETTLE_TIMES = 100
 LINGER_S = 30.0  # how long a replica may keep a stream open whose item is over
 
 _log = logging.getLogger("penstock.gateway")
@@ -56,7 +57,6 @@ class Replica(Runner):
         room: Told when a place is free.
         still_welcome: Whether what let it in would still let it in.
         forget: Told when it is gone.
-        order: Of the reads of all streams.
     """
 
     def __init__(
@@ -70,7 +70,6 @@ class Replica(Runner):
         room: Callable[[], None],
         still_welcome: Callable[[], bool],
         forget: Callable[[Replica], None],
-        order: ReadOrder,
     ) -> None:
         who = hello.who
         identity = Identity(who.name, "", who.key, hello.software, {**who.labels(), **labels})
@@ -90,7 +89,7 @@ class Replica(Runner):
         self._room = room
         self._still_welcome = still_welcome
         self._forget_me = forget
-        self._places = Places(clock, order, self._changed_places)
+        self._places = Places(clock, self._changed_places)
         self._running: dict[str, Lane] = {}  # by the call's id
         self._waiting: dict[str, _Waiting] = {}  # ... those without a stream
         self._reasons: dict[str, CancelReason] = {}  # ... of those that were cancelled
@@ -116,6 +115,15 @@ class Replica(Runner):
         """It was taken in, and may be given calls."""
         self.confirmed = True
         self._watcher.changed(self)
+
+    async def settle(self) -> None:
+        """Return once all of its threads have opened their streams, one shortly after the other."""
+        for _ in range(SETTLE_TIMES):
+            opened, settled = self._places.opened, asyncio.Event()
+            self._clock.call_later(SETTLE_S, settled.set)
+            await settled.wait()
+            if self._places.opened == opened:
+                break
 
     async def check(self, command: str, text: bytes) -> CallError | None:
         """See ``Runner.check``."""
@@ -190,6 +198,7 @@ class Replica(Runner):
         if lane is not None:
             self._reasons[message.request_id] = message.reason
             if lane.cancel():
+                self._places.cancel(lane)
                 close = partial(lane.close, "its item was cancelled")
                 self._clock.call_later(self._link.cancel_s, close)
 

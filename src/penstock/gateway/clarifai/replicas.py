@@ -12,7 +12,6 @@ from penstock.errors import CallError, ErrorCode
 from penstock.gateway.clarifai.binding import Bindings, ServedModel
 from penstock.gateway.clarifai.forms import Form, SignaturesForm, raw_commands
 from penstock.gateway.clarifai.hello import Hello, ReplicaId
-from penstock.gateway.clarifai.holding import ReadOrder
 from penstock.gateway.clarifai.lanes import Lane, Line
 from penstock.gateway.clarifai.replica import Replica
 from penstock.gateway.clarifai.settings import LinkSettings
@@ -46,8 +45,6 @@ class Replicas:
         self._known: dict[ReplicaId, Replica] = {}
         self._removed: dict[ReplicaId, None] = {}
         self._closing = False
-        self.order = ReadOrder()
-        """Of the reads of all streams."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -85,7 +82,6 @@ class Replicas:
             self._hub.runners.serve,
             visitor.still_welcome,
             self._forget,
-            self.order,
         )
         self._known[hello.who] = replica
         return replica
@@ -101,6 +97,7 @@ class Replicas:
 
     async def _introduce(self, replica: Replica, model: ServedModel, allowed: frozenset[str] | None) -> None:
         offers, forms = await self._commands_of(replica, model)
+        await replica.settle()
         if replica.gone:
             return
         mine = {

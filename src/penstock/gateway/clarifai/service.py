@@ -140,14 +140,13 @@ class RunnerStreams:
             lane.broke(why)
 
     async def _read(self, context: Any, line: GrpcLine, lane: Lane) -> None:
-        read, heard, order, monotonic = context.read, lane.heard, self._replicas.order, self._clock.monotonic
+        read, heard, monotonic = context.read, lane.heard, self._clock.monotonic
         while True:
             while not lane.may_read:
                 await line.until_resumed()
-            lane.reading, lane.reading_since = order.begin(), monotonic()
+            lane.reading_since = monotonic()
             data = await read()
-            order.done(lane.reading)
-            lane.reading = 0
+            lane.reading_since = None
             if not isinstance(data, bytes):
                 break
             heard(data)
