@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import msgspec
+import numpy
 import pytest
 from clarifai_grpc.grpc.api import resources_pb2 as proto
 from hypothesis import given
@@ -294,6 +295,7 @@ HINTS: dict[str, tuple[Any, int]] = {
     "frame": (data_types.Frame, T.FRAME),
     "json": (data_types.JSON, T.JSON_DATA),
     "dict": (dict[str, int], T.JSON_DATA),
+    "array": (numpy.ndarray, T.NDARRAY),
     "named": (data_types.NamedFields(x=str, y=int), T.NAMED_FIELDS),
     "images": (list[data_types.Image], T.LIST),
     "pair": (tuple[int, data_types.Image], T.TUPLE),
@@ -322,7 +324,7 @@ def form(hint: Any) -> Any:
     return Conversion(module, NoParam).hint(hint)
 
 
-SHARED = [T.STR, T.BYTES, T.TEXT, T.IMAGE, T.AUDIO, T.VIDEO, T.CONCEPT, T.REGION, T.FRAME]
+SHARED = [T.STR, T.BYTES, T.NDARRAY, T.TEXT, T.IMAGE, T.AUDIO, T.VIDEO, T.CONCEPT, T.REGION, T.FRAME]
 
 
 @unhurried
