@@ -31,13 +31,14 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai clean
+.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        serve the storyteller, stream a story, cancel another, show what was measured"
 	@echo "make test        run all tests"
 	@echo "make test-all    ... on every Python from 3.10 on that is here"
+	@echo "make restarts    a gateway that is killed and stopped ten times under load"
 	@echo "make test-transformers  the engine transformers, on torch (a large download)"
 	@echo "make test-formats  annotations as other tools read them (a large download)"
 	@echo "make cancels     cancel 10,000 calls on one SGLang server"
@@ -102,6 +103,9 @@ $(LOADERS)/.ready: pyproject.toml scripts/venv.sh tests/format_loaders/requireme
 
 test-formats: $(LOADERS)/.ready
 	@$(LOADERS)/bin/python -m pytest tests/format_loaders
+
+restarts: $(READY)
+	@PENSTOCK_RESTARTS=10 $(BIN)/python -m pytest --timeout 600 tests/behaviour/test_gateway_processes.py
 
 cancels: $(READY)
 	@PENSTOCK_CANCELS=10000 $(BIN)/python -m pytest --timeout 900 tests/engines/test_sglang_many.py

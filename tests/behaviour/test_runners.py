@@ -155,6 +155,25 @@ async def test_a_runner_that_drains_finishes_its_calls_and_takes_no_more() -> No
         assert running.over.is_set() or await _soon(running.over)
 
 
+@promise("P5", "P9")
+async def test_opening_and_cancelling_in_haste_over_the_link_leaves_nothing() -> None:
+    project = Project()
+    async with site() as at, runner(at, project) as running:
+        for number in range(300):
+            live = await at.open("wait")
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            live.cancel(CancelReason.CALLER)
+            if number % 50 == 49:
+                at.cable.cut()
+                await at.there()
+        await at_rest(at.hub)
+        [line] = running.lines
+        await until(lambda: not line.calls, lambda: line.calls)
+        assert sorted(project.ended) == sorted(project.started)
+        assert data(await at.frames(await at.open("count"))) == list(range(ITEMS))
+
+
 @promise("P14")
 async def test_a_caller_that_sends_too_fast_is_told_and_loses_nothing_that_was_taken() -> None:
     project, go = Project(), asyncio.Event()
