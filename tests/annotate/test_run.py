@@ -161,6 +161,8 @@ async def test_a_log_is_written_by_one_process(film: Path, app: App, tmp_path: P
     async with annotate(film, app, settings, out=tmp_path):
         with pytest.raises(ResumeError, match="another process"):
             await frames_of(film, app, settings, tmp_path)
+    # Left without a frame being asked for, it lets go of the log.
+    assert len(await frames_of(film, app, settings, tmp_path)) == 40
 
 
 async def test_a_full_disk_ends_a_run_that_goes_on_later(

@@ -177,6 +177,7 @@ class Annotating:
         )
         begun = await _manifest(client, self._settings, media)
         self._ledger = await asyncio.to_thread(Ledger, self._out, begun, restart=self._restart)
+        self._stack.callback(self._ledger.close)  # also where nobody iterates
         asker = Asker(client, self._settings, timeout_s=self._timeout_s, retries=self._retries)
         self._run = Run(
             media,

@@ -77,7 +77,8 @@ class Asker:
             return Asked(None, "invalid_answer", str(error), None if self._skip else error)
         except CallError as error:
             skipped = self._skip and error.code in _OF_THE_FRAME
-            fatal = None if skipped else CommandFailed(f"{place}: {error.message} ({error.code.value})")
+            hint = "; send frames as jpeg or png" if error.code is ErrorCode.TOO_LARGE else ""
+            fatal = None if skipped else CommandFailed(f"{place}: {error.message} ({error.code.value}){hint}")
             return Asked(None, error.code.value, error.message, fatal)
         except PenstockError as error:
             return Asked(None, "", str(error), CommandFailed(f"{place}: {error}"))

@@ -39,6 +39,7 @@ class Log:
         self.frames = 0
         self.regions = 0
         self.end: End | None = None
+        self._closed = False
         try:
             _lock(self._file, path)
         except BaseException:
@@ -94,9 +95,11 @@ class Log:
         return self.end
 
     def close(self) -> None:
-        """Close the file, when all of it is on the disk."""
-        os.fsync(self._file)
-        os.close(self._file)
+        """Close the file, when all of it is on the disk; once it is closed, nothing is done."""
+        if not self._closed:
+            self._closed = True
+            os.fsync(self._file)
+            os.close(self._file)
 
     @property
     def digest(self) -> str:

@@ -25,6 +25,7 @@ from penstock.annotate.records import Manifest, encode
 from penstock.annotate.settings import Settings
 from penstock.calls.tasks import TaskOwner
 from penstock.cli.exits import Exit
+from penstock.cli.serving import run_loop
 
 SHOWN_S = 0.2  # between two looks at the progress on a terminal
 LINES_S = 10.0  # ... and anywhere else
@@ -133,7 +134,7 @@ def run(
         return
     stdin = sys.stdin.buffer if "-" in sources else None
     annotating = annotate(sources, _address(model), settings, stdin=stdin, **options)
-    asyncio.run(_run(annotating, options["out"], as_json))
+    run_loop(_run(annotating, options["out"], as_json))
 
 
 def _address(model: str) -> Address:

@@ -159,6 +159,14 @@ async def test_images_are_upright(tmp_path: Path) -> None:
     assert (picture.w, picture.h, picture.rot) == (6, 8, 90)
 
 
+async def test_a_picture_that_is_too_large_is_not_decoded(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (5000, 5000)).save(tmp_path / "a.png")
+    said = await messages(tmp_path / "a.png", kind="image", limits=Limits(pixels=1_000_000))
+    assert "5000 × 5000" in said[-1].message
+
+
 async def test_damage_is_announced_before_what_follows_it(tmp_path: Path) -> None:
     whole = films.write(tmp_path / "a.mp4", 90, options={"preset": "ultrafast", "g": "30"})
     said = await messages(films.damage(tmp_path / "b.mp4", whole, 0.5, 12000))

@@ -58,9 +58,7 @@ def encode(image: Image, job: Job) -> bytes:
 def _read_frames(job: Job, image: Image, speaker: Speaker) -> None:
     sampler = Sampler(job.sampling)
     count, begin = 0, 0
-    for number, shown in _frames(image):
-        if image.width * image.height > job.limits.pixels:
-            raise Unreadable(f"frame {number} has {image.width} × {image.height} pixels, more than allowed")
+    for number, shown in _frames(image, job.limits.pixels):
         seconds = Fraction(begin, 1000)
         wanted = sampler.wants(number, seconds, True, _thumb(image))
         if wanted and (job.after is None or number > job.after.frame):
@@ -74,10 +72,12 @@ def _read_frames(job: Job, image: Image, speaker: Speaker) -> None:
     speaker.say(Finished(frames=count, seconds=seconds_text(Fraction(begin, 1000)) if begin else None))
 
 
-def _frames(image: Image) -> Iterator[tuple[int, int]]:
+def _frames(image: Image, most: int) -> Iterator[tuple[int, int]]:
     """Show the frames one after another; give the number of each, and its duration in milliseconds."""
     for number in range(getattr(image, "n_frames", 1)):
         image.seek(number)
+        if image.width * image.height > most:
+            raise Unreadable(f"frame {number} has {image.width} × {image.height} pixels, more than allowed")
         image.load()
         yield number, int(image.info.get("duration", 0) or 0)
 
