@@ -25,6 +25,7 @@ from penstock.calls.live import Live
 from penstock.errors import PenstockError
 from penstock.gateway.clarifai import line, service
 from penstock.gateway.clarifai.binding import NoBindings
+from penstock.gateway.clarifai.opens import OpenRate
 from penstock.gateway.clarifai.server import ClarifaiServer
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.gateway.hub import Hub
@@ -221,7 +222,7 @@ async def test_a_storm_of_streams_is_slowed_down(hub: Hub, runner: Dialler) -> N
     await runner.come()
     await until(lambda: len(hub.runners) == 1)
     (replica,) = hub.runners
-    replica.opens._left = 0.0  # type: ignore[attr-defined]
+    replica.opens = OpenRate(burst=0, per_s=20)  # type: ignore[attr-defined]
     loop = asyncio.get_running_loop()
     began = loop.time()
     for _ in range(3):
