@@ -75,6 +75,13 @@ def test_a_dry_run_asks_nobody(here: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "a.mp4: 8 of 30 frames, 1.00 s\n")
 
 
+def test_what_the_page_shows_of_refining_is_taken(here: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "annotate.md").read_text()
+    (here / "refine.yml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    done = ran(here, "a.mp4", "--limit", "1", "--dry-run", "--refine", "refine.yml", "--command", "x")
+    assert (done.returncode, done.stdout) == (0, "a.mp4: 1 frames\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +114,8 @@ class Asked(NamedTuple):
             raise ConfigError(f"{self.refine} cannot be read: {error}") from error
         if not isinstance(found, dict):
             raise ConfigError(f"{self.refine} should have names and values")
+        if isinstance(found.get("begins"), datetime):  # YAML knows times; everywhere else they are text
+            found["begins"] = found["begins"].isoformat()
         return found
 
 
