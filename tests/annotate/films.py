@@ -41,6 +41,7 @@ def write(
     gaps: Sequence[int] = (),
     pictures: Iterator[Any] | None = None,
     rate: int = 30,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a film.
 
@@ -49,7 +50,7 @@ def write(
         pictures: Instead of the square.
     """
     shown = pictures or (pixels(number) for number in range(frames))
-    with av.open(str(path), "w", format=form) as container:
+    with av.open(str(path), "w", format=form, container_options=container_options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if gaps:
@@ -97,6 +98,6 @@ def write_all(folder: Path, frames: int = 90) -> list[Path]:
         write(folder / "g.avi", frames, options=h264),
         write(folder / "h.h264", frames, form="h264", options=h264),
     ]
-    whole = write(folder / "f.mp4", frames, options={**h264, "movflags": "faststart"})
+    whole = write(folder / "f.mp4", frames, options=h264)
     films.append(damage(whole, whole, 0.6, 20000))
     return sorted(films)

@@ -204,6 +204,34 @@ def test_what_is_no_video_is_refused(tmp_path: Path, data: bytes) -> None:
         heard(path)
 
 
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    import av
+    import numpy as np
+
+    path = tmp_path / "a.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(Unreadable):
+        heard(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "b.ts", "g.avi"])
+def test_of_a_file_that_was_cut_off_the_rest_is_read(folder: Path, tmp_path: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    if name == "a.mp4":  # with what tells of its frames at the front, it can be read
+        front = {"movflags": "faststart"}
+        data = films.write(tmp_path / "whole.mp4", 60, container_options=front).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: len(data) * 2 // 3])
+    ears = heard(path)
+    assert 20 < len(ears.pictures) < 60
+    assert ears.of(Finished)[0].frames == len(ears.pictures)
+
+
 def test_a_playlist_opens_nothing(folder: Path, tmp_path: Path) -> None:
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2,\n{folder / 'b.ts'}\n#EXT-X-ENDLIST\n")
