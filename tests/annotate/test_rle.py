@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_the_text_is_that_of_coco_both_ways(mask: np.ndarray) -> None:
     theirs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -29,11 +30,13 @@ def test_the_text_is_that_of_coco_both_ways(mask: np.ndarray) -> None:
     assert (ours.box() or (0, 0, 0, 0)) == (left, top, left + width, top + height)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**33), max_size=20))
 def test_text_holds_any_runs(counts: list[int]) -> None:
     assert rle.unpack(rle.pack(counts)) == counts
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_a_list_is_read_as_the_text_is(mask: np.ndarray) -> None:
     runs = rle.encode(mask)
@@ -76,6 +79,7 @@ def test_a_mask_has_rows_and_columns() -> None:
         rle.encode(np.zeros((2, 2, 3), dtype=bool))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -7,7 +7,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
@@ -34,6 +34,7 @@ def shape(part: tuple) -> shapely.Polygon:
     return shapely.Polygon(part[0], part[1:])
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_an_outline_is_valid_and_exact(mask: np.ndarray) -> None:
     polys = outline(mask)
@@ -45,6 +46,7 @@ def test_an_outline_is_valid_and_exact(mask: np.ndarray) -> None:
     assert all((ring_area(ring) > 0) == (number == 0) for part in polys for number, ring in enumerate(part))
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_without_holes_an_outline_is_the_mask_to_coco_too(mask: np.ndarray) -> None:
     rings = hole_free(outline(mask))
@@ -78,6 +80,7 @@ def test_an_outline_has_corners_only() -> None:
     assert outline(np.ones((3, 5), dtype=bool)) == (((rectangle((0.0, 0.0, 5.0, 3.0))),),)
 
 
+@settings(deadline=None)
 @given(POLYS)
 def test_what_is_fitted_is_valid_and_inside(polys: tuple) -> None:
     found = fit(polys, 20, 15, tolerance=1.0, floor=0.9)
@@ -87,6 +90,7 @@ def test_what_is_fitted_is_valid_and_inside(polys: tuple) -> None:
     assert fit(polys, 20, 15, tolerance=1.0, floor=0.9) == found
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_an_outline_needs_no_repair(mask: np.ndarray) -> None:
     polys = outline(mask)
@@ -123,6 +127,7 @@ def test_simpler_as_far_as_the_floor_allows() -> None:
     assert simplify(polys, 100, 80, tolerance=5.0, floor=1.1) == (polys, 1.0)
 
 
+@settings(deadline=None)
 @given(POLYS)
 def test_cutting_keeps_the_area(polys: tuple) -> None:
     fitted = fit(polys, 20, 15).polys
@@ -131,6 +136,7 @@ def test_cutting_keeps_the_area(polys: tuple) -> None:
     assert sum(map(ring_area, rings)) == pytest.approx(area(fitted), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.floats(-50, 50)] * 2, *[st.floats(1, 90)] * 2, st.floats(-44, 44)))
 def test_a_turned_box_is_found_again(box: tuple) -> None:
     x, y, width, height, angle = turned_box(corners(box))
@@ -140,6 +146,7 @@ def test_a_turned_box_is_found_again(box: tuple) -> None:
     assert -45 <= angle < 45
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=12))
 def test_no_smaller_turned_box_is_known(points: list) -> None:
     hull = shapely.MultiPoint(points).convex_hull

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.coco_check import check_dataset, check_results
 from penstock.annotate.formats.dataset import Dataset, Shot, is_still
-from penstock.annotate.formats.geometry import area_of, is_plain, keypoints_of, polys_of, runs_of
+from penstock.annotate.formats.geometry import area_in, is_plain, keypoints_of, mask_in, polys_in
 from penstock.annotate.formats.writing import number, numbers, opened, write_list, write_members
 from penstock.annotate.records import Region
 
@@ -86,8 +86,9 @@ class CocoResults(Format):
                 score = 1 if region.score is None else number(region.score)
                 found = {"image_id": shot.number, "category_id": categories[region.label], "score": score}
                 shape: dict[str, Any] = {"bbox": bbox(region, shot)}
-                if not is_plain(region):
-                    shape["segmentation"] = runs_of(region, shot.frame.w, shot.frame.h).as_json()
+                runs = None if is_plain(region) else mask_in(region, shot.frame)
+                if runs is not None:
+                    shape["segmentation"] = runs.as_json()
                 yield {**found, **shape}
 
 
@@ -127,22 +128,20 @@ def _skeleton(count: int) -> dict[str, Any]:
 def _shape(region: Region, shot: Shot, masks: bool) -> dict[str, Any]:
     return {
         "bbox": bbox(region, shot),
-        "area": number(area_of(region)),
+        "area": number(area_in(region, shot.frame)),
         "iscrowd": 0,
         "segmentation": _segmentation(region, shot, masks),
     }
 
 
 def _segmentation(region: Region, shot: Shot, masks: bool) -> Any:
-    if is_plain(region):
-        # A list of no polygons crashes the reference implementation, and so does leaving it out.
-        left, top, right, bottom = shot.clipped(region.box)
-        return [numbers((left, top, right, top, right, bottom, left, bottom))]
-    if not (masks or (region.rle and not region.polys)):
-        polys = polys_of(region)
-        if all(len(part) == 1 for part in polys):
-            return [numbers(one for point in part[0] for one in point) for part in polys]
-    return runs_of(region, shot.frame.w, shot.frame.h).as_json()
+    polys = polys_in(region, shot.frame)
+    drawn = masks or (region.rle and not region.polys) or any(len(part) > 1 for part in polys)
+    # A list of no polygons crashes the reference implementation, and so does leaving it out.
+    runs = mask_in(region, shot.frame) if drawn and not is_plain(region) else None
+    if runs is not None:
+        return runs.as_json()
+    return [numbers(one for point in part[0] for one in point) for part in polys]
 
 
 def _keypoints(region: Region, shot: Shot, count: int) -> dict[str, Any]:

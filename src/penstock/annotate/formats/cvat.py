@@ -15,9 +15,9 @@ from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.cvat_check import check_images
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import keypoints_of, polys_of, runs_of
+from penstock.annotate.formats.geometry import is_turned, keypoints_of, mask_in, polys_in
 from penstock.annotate.formats.writing import Xml, opened, text_of
-from penstock.annotate.records import Region, Ring
+from penstock.annotate.records import Region
 
 if TYPE_CHECKING:
     from penstock.annotate.shapes.kinds import Mask
@@ -90,16 +90,17 @@ def points_text(ring: Iterable[tuple[float, float]]) -> str:
     return ";".join(f"{x:.2f},{y:.2f}" for x, y in ring)
 
 
-def inside(ring: Ring, shot: Shot) -> list[tuple[float, float]]:
-    """Return a ring with points outside the picture moved to its edge."""
-    return [(min(max(x, 0), shot.frame.w), min(max(y, 0), shot.frame.h)) for x, y in ring]
-
-
-def unturned(region: Region) -> tuple[float, float, float, float]:
-    """Return a rotated box before it is turned: left, top, right, bottom."""
-    assert region.obb is not None
-    x, y, width, height, _ = region.obb
-    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+def box_place(region: Region, shot: Shot) -> dict[str, str]:
+    """Return where a box lies, or where a rotated one lay before it was turned."""
+    box, turn = shot.clipped(region.box), {}
+    if region.obb and is_turned(region.obb):
+        x, y, width, height, angle = region.obb
+        box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        turn = {"rotation": f"{angle % 360:.2f}"}
+    return {
+        **{key: f"{edge:.2f}" for key, edge in zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)},
+        **turn,
+    }
 
 
 def origin(region: Region) -> str:
@@ -149,21 +150,18 @@ def _write_attributes(xml: Xml, region: Region) -> None:
 def _shape(region: Region, shot: Shot) -> tuple[str, dict[str, Any]]:
     """Return the element a region is, and where it says that it lies."""
     if region.polys or region.rle:
-        polys = polys_of(region)
+        polys = polys_in(region, shot.frame)
         if region.polys and len(polys) == 1 and len(polys[0]) == 1:
-            return "polygon", {"points": points_text(inside(polys[0][0], shot))}
-        return "mask", _mask(rle.decode(runs_of(region, shot.frame.w, shot.frame.h)))
-    box, turn = (unturned(region), region.obb[4]) if region.obb else (shot.clipped(region.box), 0.0)
-    corners = {key: f"{value:.2f}" for key, value in zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)}
-    return "box", {**corners, **({"rotation": f"{turn % 360:.2f}"} if turn else {})}
+            return "polygon", {"points": points_text(polys[0][0])}
+        if (runs := mask_in(region, shot.frame)) is not None:
+            return "mask", _mask(rle.decode(runs))
+    return "box", box_place(region, shot)
 
 
 def _mask(mask: Mask) -> dict[str, Any]:
     import numpy as np
 
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return {"rle": "1", "left": 0, "top": 0, "width": 1, "height": 1}
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # Down the columns of what is turned is along the rows.
     counts = rle.encode(cut.T).counts

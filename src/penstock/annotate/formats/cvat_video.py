@@ -16,15 +16,14 @@ from penstock.annotate.formats.base import LOSSES, Fault, Format
 from penstock.annotate.formats.cvat import (
     SAYS,
     attributes_of,
-    inside,
+    box_place,
     origin,
     points_text,
-    unturned,
     write_meta,
 )
 from penstock.annotate.formats.cvat_check import check_video
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import keypoints_of, polys_of, rings_of
+from penstock.annotate.formats.geometry import keypoints_of, polys_of, rings_in
 from penstock.annotate.formats.writing import Xml, opened
 from penstock.annotate.records import Region
 from penstock.annotate.shapes.kinds import ring_area
@@ -107,12 +106,10 @@ def _last(key: _Key, shot: Shot, data: Dataset) -> int:
 def _places(region: Region, shot: Shot) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield the shapes a region is: their kind, their number among those of this kind, and their place."""
     if region.polys or region.rle:
-        for part, ring in enumerate(sorted(rings_of(region), key=ring_area, reverse=True)):
-            yield "polygon", part, {"points": points_text(inside(ring, shot))}
+        for part, ring in enumerate(sorted(rings_in(region, shot.frame), key=ring_area, reverse=True)):
+            yield "polygon", part, {"points": points_text(ring)}
     else:
-        box, turn = (unturned(region), region.obb[4]) if region.obb else (shot.clipped(region.box), 0.0)
-        corners = {key: f"{value:.2f}" for key, value in zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)}
-        yield "box", 0, {**corners, **({"rotation": f"{turn % 360:.2f}"} if turn else {})}
+        yield "box", 0, box_place(region, shot)
     if seen := [(x, y) for x, y, v in keypoints_of(region, shot.frame) if v]:
         yield "points", 0, {"points": points_text(seen)}
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from penstock.annotate.records import Frame, Region, Source
 
-# Boxes thinner than this, in pixels, are none: rounded, they have no area.
-_THIN = 1e-5
+# Boxes thinner than this, in pixels, are none: formats that round to hundredths would give them no area.
+THIN = 0.02
 
 
 class Shot(NamedTuple):
@@ -43,7 +43,7 @@ class Shot(NamedTuple):
     def holds(self, region: Region) -> bool:
         """Whether a region's box has an area in the picture."""
         x1, y1, x2, y2 = region.box
-        return min(x2, self.frame.w) - max(x1, 0.0) > _THIN and min(y2, self.frame.h) - max(y1, 0.0) > _THIN
+        return min(x2, self.frame.w) - max(x1, 0.0) > THIN and min(y2, self.frame.h) - max(y1, 0.0) > THIN
 
     def clipped(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         """Return what of a box lies in the picture."""

@@ -12,10 +12,11 @@ import msgspec
 from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, polys_of, rotated_of, runs_of
+from penstock.annotate.formats.geometry import is_plain, keypoints_of, mask_in, polys_in, rotated_of
 from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, outside, piece, read_pieces
 from penstock.annotate.formats.writing import number, numbers, opened, write_members
 from penstock.annotate.records import Region
+from penstock.annotate.shapes.kinds import rectangle
 
 FILE = "annotations/train.json"
 _IMAGES = 2  # what the format calls a data set of images
@@ -122,13 +123,14 @@ def _shape(region: Region, shot: Shot, attributes: dict[str, Any]) -> dict[str, 
     if is_plain(region):
         left, top, right, bottom = shot.clipped(region.box)
         return {"type": "bbox", "bbox": numbers((left, top, right - left, bottom - top))}
-    polys = polys_of(region)
+    polys = polys_in(region, shot.frame)
     if (region.rle and not region.polys) or len(polys) > 1 or len(polys[0]) > 1:
-        return {"type": "mask", "rle": runs_of(region, shot.frame.w, shot.frame.h).as_json()}
+        if (runs := mask_in(region, shot.frame)) is not None:
+            return {"type": "mask", "rle": runs.as_json()}
+        polys = ((rectangle(shot.clipped(region.box)),),)
     if region.obb and not region.polys:
         attributes["rotation"] = number(rotated_of(region)[4])
-    inside = (shot.clipped((x, y, x, y)) for x, y in polys[0][0])
-    return {"type": "polygon", "points": numbers(one for x, y, *_ in inside for one in (x, y))}
+    return {"type": "polygon", "points": numbers(one for point in polys[0][0] for one in point)}
 
 
 def _item_faults(item: dict[str, Any], labels: int) -> Iterator[str]:

@@ -15,9 +15,9 @@ from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.brush import pack_mask
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import keypoints_of, polys_of, runs_of
+from penstock.annotate.formats.geometry import is_turned, keypoints_of, mask_in, polys_in
 from penstock.annotate.formats.label_studio_check import check_tasks
-from penstock.annotate.formats.writing import Xml, number, opened, write_list
+from penstock.annotate.formats.writing import Xml, clean, number, opened, write_list
 from penstock.annotate.records import Region
 from penstock.annotate.shapes.kinds import corners
 
@@ -86,7 +86,7 @@ def task_of(shot: Shot, data: Dataset, losses: Counter[str]) -> dict[str, Any]:
 def _choices(shot: Shot) -> Iterator[dict[str, Any]]:
     if shot.frame.labels:
         place = {"from_name": "tags", "to_name": "image", **_picture(shot)}
-        choices = [tag.label for tag in shot.frame.labels]
+        choices = [clean(tag.label) for tag in shot.frame.labels]
         yield {
             "id": f"tags-{shot.number}",
             **place,
@@ -104,7 +104,7 @@ def _sure(given: Iterable[float | None]) -> dict[str, Any]:
 
 def _results(region: Region, shot: Shot, losses: Counter[str]) -> Iterator[dict[str, Any]]:
     kind, value = _shape(region, shot)
-    yield {"id": region.id, **_head(kind, region, shot), "value": {**value, kind: [region.label]}}
+    yield {"id": region.id, **_head(kind, region, shot), "value": {**value, kind: [clean(region.label)]}}
     for place, (x, y, v) in enumerate(keypoints_of(region, shot.frame)):
         losses["keypoints hidden or not labelled, left out or shown like the others"] += v != 2
         if v:
@@ -114,7 +114,7 @@ def _results(region: Region, shot: Shot, losses: Counter[str]) -> Iterator[dict[
                 "parentID": region.id,
                 **_head("keypointlabels", region, shot),
             }
-            yield {**head, "value": {**point, "keypointlabels": [region.label]}}
+            yield {**head, "value": {**point, "keypointlabels": [clean(region.label)]}}
 
 
 def _head(kind: str, region: Region, shot: Shot) -> dict[str, Any]:
@@ -146,16 +146,15 @@ def _picture(shot: Shot) -> dict[str, Any]:
 def _shape(region: Region, shot: Shot) -> tuple[str, dict[str, Any]]:
     width, height = shot.frame.w, shot.frame.h
     if region.polys or region.rle:
-        polys = polys_of(region)
+        polys = polys_in(region, shot.frame)
         if region.polys and len(polys) == 1 and len(polys[0]) == 1:
-            inside = (shot.clipped((x, y, x, y)) for x, y in polys[0][0])
-            points = [[x / width * 100, y / height * 100] for x, y, *_ in inside]
+            points = [[x / width * 100, y / height * 100] for x, y in polys[0][0]]
             return "polygonlabels", {"points": points, "closed": True}
-        packed = pack_mask(rle.decode(runs_of(region, width, height)))
-        return "brushlabels", {"format": "rle", "rle": list(packed)}
+        if (runs := mask_in(region, shot.frame)) is not None:
+            return "brushlabels", {"format": "rle", "rle": list(pack_mask(rle.decode(runs)))}
     left, top, right, bottom = shot.clipped(region.box)
     turn = 0.0
-    if region.obb:
+    if region.obb and is_turned(region.obb):
         # A rotation there is about what was the top-left corner.
         (left, top), (_, _, across, down, turn) = corners(region.obb)[0], region.obb
         right, bottom = left + across, top + down

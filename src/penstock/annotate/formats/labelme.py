@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, rings_of
+from penstock.annotate.formats.geometry import is_plain, keypoints_of, rings_in
 from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, outside, read_json
 from penstock.annotate.formats.writing import numbers, write_json
 from penstock.annotate.records import Region
@@ -69,14 +69,14 @@ def _document(shot: Shot, losses: Counter[str]) -> dict[str, Any]:
 
 def _shapes(region: Region, group: int, shot: Shot) -> Iterator[dict[str, Any]]:
     points = [(x, y) for x, y, v in keypoints_of(region, shot.frame) if v]
-    rings = () if is_plain(region) else rings_of(region)
+    rings = () if is_plain(region) else rings_in(region, shot.frame)
     several = len(rings) + len(points) > 1 or bool(points)
     common = {"label": region.label, "group_id": group if several else None, "description": region.text or ""}
     if not rings:
         left, top, right, bottom = shot.clipped(region.box)
         yield _shape("rectangle", [(left, top), (right, bottom)], common)
     for ring in rings:
-        yield _shape("polygon", [shot.clipped((x, y, x, y))[:2] for x, y in ring], common)
+        yield _shape("polygon", list(ring), common)
     for point in points:
         yield _shape("point", [point], common)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.reading import SLACK, Unreadable, decimals, read_text
-from penstock.annotate.formats.writing import number, opened
+from penstock.annotate.formats.reading import SLACK, Unreadable, decimals, read_lines
+from penstock.annotate.formats.writing import number, one_line, opened
 
 _KEYS = ("name", "imDir", "frameRate", "seqLength", "imWidth", "imHeight", "imExt")
 _TRUTH, _FOUND = 9, 10  # columns
@@ -33,7 +33,7 @@ class Mot(Format):
             with opened(place / "seqinfo.ini") as file:
                 file.writelines(_info(data, name, last))
             with opened(place / "gt" / "labels.txt") as file:
-                file.writelines(f"{label}\n" for label in classes)
+                file.writelines(f"{one_line(label)}\n" for label in classes)
             yield from (place / one for one in ("gt/gt.txt", "det/det.txt", "seqinfo.ini", "gt/labels.txt"))
 
     def faults(self, folder: Path) -> Iterator[Fault]:
@@ -75,16 +75,16 @@ def _info(data: Dataset, name: str, last: int) -> Iterator[str]:
 
 
 def _sequence_faults(folder: Path, place: str) -> Iterator[Fault]:
-    lines = [line.partition("=") for line in read_text(folder, f"{place}/seqinfo.ini").splitlines()[1:]]
+    lines = [line.partition("=") for line in read_lines(folder, f"{place}/seqinfo.ini")[1:]]
     info = {key: value for key, _, value in lines}
     size = decimals([info.get(key, "") for key in ("seqLength", "imWidth", "imHeight", "frameRate")])
     if tuple(info) != _KEYS or size is None or min(size) <= 0:
         yield Fault(f"{place}/seqinfo.ini", "", f"it should have {', '.join(_KEYS)}, and numbers above 0")
         return
-    labels = len(read_text(folder, f"{place}/gt/labels.txt").splitlines())
+    labels = len(read_lines(folder, f"{place}/gt/labels.txt"))
     for name, columns in (("gt/gt.txt", _TRUTH), ("det/det.txt", _FOUND)):
         seen: set[tuple[float, ...]] = set()
-        for line, text in enumerate(read_text(folder, f"{place}/{name}").splitlines(), 1):
+        for line, text in enumerate(read_lines(folder, f"{place}/{name}"), 1):
             if what := _line_fault(text, columns, size, labels, seen):
                 yield Fault(f"{place}/{name}", f"line {line}", what)
 

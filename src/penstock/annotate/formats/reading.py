@@ -44,9 +44,20 @@ def read_text(folder: Path, name: str) -> str:
         Unreadable: It is missing or no UTF-8.
     """
     try:
-        return (folder / name).read_text(encoding="utf-8")
+        with (folder / name).open(encoding="utf-8", newline="") as file:
+            return file.read()
     except (OSError, ValueError) as error:
         raise Unreadable(Fault(name, "", f"it cannot be read: {error}")) from error
+
+
+def read_lines(folder: Path, name: str) -> list[str]:
+    """Return the lines of a file, which line feeds end and nothing else.
+
+    Raises:
+        Unreadable: It is missing or no UTF-8.
+    """
+    lines = read_text(folder, name).split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_json(folder: Path, name: str) -> Any:

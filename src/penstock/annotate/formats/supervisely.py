@@ -19,10 +19,11 @@ from penstock.annotate import rle
 from penstock.annotate.extras import needed
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, runs_of
+from penstock.annotate.formats.geometry import is_plain, keypoints_of, mask_in
 from penstock.annotate.formats.reading import Unreadable, is_id, is_number, read_json
 from penstock.annotate.formats.writing import number, write_json
 from penstock.annotate.records import Region
+from penstock.annotate.rle import Runs
 
 META = "meta.json"
 FOLDER = "dataset/ann"
@@ -95,26 +96,25 @@ def _objects(region: Region, shot: Shot) -> Iterator[dict[str, Any]]:
     }
     tags = [{"name": name, "value": value} for name, value in told.items() if value is not None]
     common = {"description": "", "classTitle": region.label, "tags": tags}
-    if is_plain(region):
+    runs = None if is_plain(region) else mask_in(region, shot.frame)
+    if runs is None:
         left, top, right, bottom = shot.clipped(region.box)
         ends = [[floor(left), floor(top)], [ceil(right) - 1, ceil(bottom) - 1]]
         yield {**common, "geometryType": "rectangle", "points": {"exterior": ends, "interior": []}}
     else:
-        yield {**common, "geometryType": "bitmap", "bitmap": _bitmap(region, shot)}
+        yield {**common, "geometryType": "bitmap", "bitmap": _bitmap(runs)}
     for x, y, v in keypoints_of(region, shot.frame):
         if v:
             place = [[min(floor(x), shot.frame.w - 1), min(floor(y), shot.frame.h - 1)]]
             yield {**common, "geometryType": "point", "points": {"exterior": place, "interior": []}}
 
 
-def _bitmap(region: Region, shot: Shot) -> dict[str, Any]:
+def _bitmap(runs: Runs) -> dict[str, Any]:
     import numpy as np
 
     images = needed("PIL.Image", "bitmaps")
-    mask = rle.decode(runs_of(region, shot.frame.w, shot.frame.h))
+    mask = rle.decode(runs)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        rows = columns = np.zeros(1, dtype=np.intp)
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     stream = io.BytesIO()
     images.fromarray(cut).save(stream, "PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ class Table(Format):
 
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
         with opened(folder / FILE) as file:
-            rows = csv.writer(file, lineterminator="\n")
+            rows = csv.writer(file)  # it ends lines as RFC 4180 does, and so quotes all that looks like an end
             rows.writerow(COLUMNS)
             for shot in data.shots():
                 rows.writerows(_rows(shot))
@@ -54,7 +55,7 @@ class Table(Format):
 
     def faults(self, folder: Path) -> Iterator[Fault]:
         try:
-            rows = csv.reader(read_text(folder, FILE).splitlines(keepends=True), strict=True)
+            rows = csv.reader(io.StringIO(read_text(folder, FILE), newline=""), strict=True)
             head = next(rows, [])
             if tuple(head) != COLUMNS:
                 yield Fault(FILE, "line 1", f"the columns should be {', '.join(COLUMNS)}")

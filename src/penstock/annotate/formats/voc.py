@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.reading import Unreadable, read_text, read_xml
-from penstock.annotate.formats.writing import Xml, opened
+from penstock.annotate.formats.reading import Unreadable, read_lines, read_xml
+from penstock.annotate.formats.writing import Xml, clean, one_line, opened
 from penstock.annotate.records import Box
 
 ANNOTATIONS = "Annotations"
@@ -35,7 +35,7 @@ class Voc(Format):
                 whole = (one == floor(one) for region in shot.regions for one in shot.clipped(region.box))
                 losses["numbers of boxes rounded to whole pixels, outwards"] += sum(not one for one in whole)
                 changed = sum(region.label != _plain(region.label) for region in shot.regions)
-                losses["labels in which colons and line ends became underlines"] += changed
+                losses["labels in which colons, line ends or control characters were replaced"] += changed
                 names.write(f"{shot.flat}\n")
                 yield path
         yield folder / NAMES
@@ -46,10 +46,8 @@ class Voc(Format):
 
     def faults(self, folder: Path) -> Iterator[Fault]:
         try:
-            names = read_text(folder, NAMES).splitlines()
-            labels = [
-                line.split(":")[0] for line in read_text(folder, LABELS).splitlines() if line[:1] != "#"
-            ]
+            names = read_lines(folder, NAMES)
+            labels = [line.split(":")[0] for line in read_lines(folder, LABELS) if line[:1] != "#"]
         except Unreadable as unreadable:
             yield unreadable.fault
             return
@@ -95,7 +93,8 @@ def _write(xml: Xml, shot: Shot) -> None:
 
 
 def _plain(label: str) -> str:
-    return "".join("_" if one in ":\n\r" else one for one in label)
+    """Return a label as it can stand in a line of a map, and in XML."""
+    return clean(one_line(label)).replace(":", "_")
 
 
 def _document_faults(root: ElementTree.Element, name: str, labels: set[str]) -> Iterator[tuple[str, str]]:

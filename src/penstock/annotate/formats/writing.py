@@ -94,16 +94,21 @@ class Xml:
     def leaf(self, name: str, text: object = "", /, **attributes: object) -> None:
         """Write an element that holds text, or nothing."""
         start = f"<{name}{_attributes(attributes)}"
-        self._line(f"{start}>{escape(_clean(text))}</{name}>" if text != "" else f"{start}/>")
+        self._line(f"{start}>{escape(clean(text))}</{name}>" if text != "" else f"{start}/>")
 
     def _line(self, text: str) -> None:
         self._file.write(f"{'  ' * len(self._open)}{text}\n")
 
 
 def _attributes(attributes: Mapping[str, object]) -> str:
-    return "".join(f" {name.rstrip('_')}={quoteattr(_clean(value))}" for name, value in attributes.items())
+    return "".join(f" {name.rstrip('_')}={quoteattr(clean(value))}" for name, value in attributes.items())
 
 
-def _clean(value: object) -> str:
-    """Return a value as text without the characters XML cannot hold."""
-    return _NOT_XML.sub("\ufffd", str(value))
+def clean(value: object) -> str:
+    """Return a value as text, the characters that XML cannot hold as what they are called in programs."""
+    return _NOT_XML.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
+
+
+def one_line(label: str) -> str:
+    """Return a label without what anybody takes for the end of a line."""
+    return "_".join(label.splitlines())

@@ -15,7 +15,7 @@ import yaml
 
 from penstock.annotate.formats.base import LOSSES, Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, polys_of, rings_of, rotated_of
+from penstock.annotate.formats.geometry import is_plain, keypoints_of, polys_of, rings_in, rotated_of
 from penstock.annotate.formats.writing import opened, text_of
 from penstock.annotate.formats.yolo_check import Task, check_folder
 from penstock.annotate.records import Point, Region
@@ -105,7 +105,7 @@ class YoloSegmentation(YoloDetection):
             polys = polys_of(region)
             losses[LOSSES["holes"]] += sum(len(part) - 1 for part in polys)
             losses[LOSSES["parts"]] += len(polys) > 1
-        for ring in rings_of(region):
+        for ring in rings_in(region, shot.frame):
             yield _flat(ring, shot)
 
 

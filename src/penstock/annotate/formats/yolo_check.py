@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import yaml
 
 from penstock.annotate.formats.base import Fault
-from penstock.annotate.formats.reading import Unreadable, decimals, read_text
+from penstock.annotate.formats.reading import Unreadable, decimals, read_lines, read_text
 
 Task: TypeAlias = Literal["detect", "segment", "obb", "pose"]
 
@@ -36,7 +36,7 @@ def check_folder(folder: Path, description: str, labels: str, beside: str, task:
     for path in sorted((folder / labels).rglob("*.txt")):
         name = path.relative_to(folder).as_posix()
         try:
-            lines = read_text(folder, name).splitlines()
+            lines = read_lines(folder, name)
         except Unreadable as unreadable:
             yield unreadable.fault
             continue
@@ -103,7 +103,7 @@ def _range_fault(found: list[float], kind: _Kind) -> str:
 
 def _beside_faults(folder: Path, beside: str, counts: dict[str, int]) -> Iterator[Fault]:
     try:
-        lines = read_text(folder, beside).splitlines()
+        lines = read_lines(folder, beside)
     except Unreadable as unreadable:
         yield unreadable.fault
         return

@@ -6,7 +6,7 @@ area, reading x and y as they stand, and its holes have negative ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import cos, radians, sin
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,6 +61,28 @@ def rectangle(box: Box) -> Ring:
     """Return a box as a ring, from its top-left corner."""
     left, top, right, bottom = box
     return ((left, top), (right, top), (right, bottom), (left, bottom))
+
+
+def clip_convex(ring: Ring, width: float, height: float) -> Ring:
+    """Return what of a convex ring lies in an image; empty if nothing (Sutherland and Hodgman)."""
+    for axis, most in ((0, width), (1, height)):
+        for sign, limit in ((1, 0.0), (-1, -most)):
+            ring = tuple(_beyond(ring, axis, sign, limit))
+    return ring
+
+
+def _beyond(ring: Ring, axis: int, sign: int, limit: float) -> Iterator[Point]:
+    """Yield the points of a ring where ``sign`` times a coordinate is at least a limit."""
+    for number, point in enumerate(ring):
+        last = ring[number - 1]
+        before, here = sign * last[axis] - limit, sign * point[axis] - limit
+        if (before < 0) != (here < 0):
+            part = before / (before - here)
+            cut = [a + (b - a) * part for a, b in zip(last, point, strict=True)]
+            cut[axis] = limit * sign
+            yield (cut[0], cut[1])
+        if here >= 0:
+            yield point
 
 
 def corners(rotated: Rotated) -> Ring:
