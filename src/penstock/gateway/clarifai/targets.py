@@ -20,6 +20,7 @@ from penstock.protocol.messages import Route
 from penstock.protocol.runners import Offer
 from penstock.runtime.state import CLEANUP, INITIALIZE
 
+MAX_SIGNATURES = 1000  # that are kept; another one takes a moment
 MODEL = "clarifai_model"
 RUNNER = "clarifai_runner"
 USER = "clarifai_user"
@@ -109,6 +110,8 @@ class Targets:
         """Return a command as a method."""
         known = self._signatures.get(offer.name)
         if known is None or known[0] is not offer:
+            if len(self._signatures) >= MAX_SIGNATURES:
+                self._signatures.clear()
             known = self._signatures[offer.name] = offer, signature_of(offer.name, offer)
         return known[1]
 
