@@ -47,7 +47,8 @@ class Table(Format):
 
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
         with opened(folder / FILE) as file:
-            rows = csv.writer(file)  # it ends lines as RFC 4180 does, and so quotes all that looks like an end
+            # It ends lines as RFC 4180 does, and so quotes all that looks like an end.
+            rows = csv.writer(file)
             rows.writerow(COLUMNS)
             for shot in data.shots():
                 rows.writerows(_rows(shot))
