@@ -22,7 +22,7 @@ from gateway.clarifai.real_parts import Gateway, RealRunner, gateway, needs_clar
 from penstock import AsyncClient
 
 pytestmark = needs_clarifai
-SOON = {"PENSTOCK_CLARIFAI_KEEPALIVE_S": "0.5"}
+SOON = {"PENSTOCK_CLARIFAI_KEEPALIVE_S": "1"}
 
 
 @pytest.fixture(scope="module")
