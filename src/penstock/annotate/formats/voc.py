@@ -94,7 +94,8 @@ def _write(xml: Xml, shot: Shot) -> None:
 
 def _plain(label: str) -> str:
     """Return a label as it can stand in a line of a map, and in XML."""
-    return clean(one_line(label)).replace(":", "_")
+    plain = clean(one_line(label)).replace(":", "_")
+    return f"_{plain[1:]}" if plain[:1] == "#" else plain  # which would begin a comment
 
 
 def _document_faults(root: ElementTree.Element, name: str, labels: set[str]) -> Iterator[tuple[str, str]]:
