@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ from penstock.annotate.formats.corrected import CORRECTIONS, append_corrections,
 from penstock.annotate.formats.registry import FORMATS, dataset_of
 from penstock.annotate.records import Frame, Region, Tag
 from penstock.annotate.review.review import export_review, import_corrections, worth_a_look
+from penstock.annotate.shapes.kinds import area
 
 FILES = {"label-studio": "tasks.json", "cvat": "annotations.xml", "coco": "annotations/instances_train.json"}
 ALL = pytest.mark.parametrize("kind", FILES)
@@ -194,6 +196,38 @@ def test_half_a_line_of_corrections_is_cut_off(tmp_path: Path) -> None:
     assert frame(log, "sub/empty.png").regions == ()
     append_corrections(log, [two])
     assert frame(log, "sub/empty.png") == two
+
+
+def test_lines_that_cross_are_repaired(tmp_path: Path) -> None:
+    log, path = write_log(tmp_path), written("cvat", tmp_path)
+    tree = ElementTree.parse(path)
+    image = tree.getroot().find("image")
+    assert image is not None
+    bow = "10,10;20,20;20,10;10,20"
+    for _ in range(2):
+        ElementTree.SubElement(image, "polygon", label="disk", points=bow)
+    tree.write(path)
+    assert import_corrections(log, "cvat", path).verdicts["added"] == 2
+    one, two = frame(log).regions[-2:]
+    assert area(one.polys or ()) == 50
+    assert one.id != two.id
+    ElementTree.SubElement(image, "polygon", label="disk", points="1,1;2,2;1,1")
+    tree.write(path)
+    with pytest.raises(ConfigError, match=r"shapes.png: a polygon of disk has no area"):
+        import_corrections(log, "cvat", path)
+
+
+def test_a_broken_file_is_refused_wherever_it_is_broken(tmp_path: Path) -> None:
+    log = write_log(tmp_path)
+    for kind in FILES:
+        path = written(kind, tmp_path)
+        text = path.read_bytes()
+        changes = np.random.default_rng(1)
+        for place in changes.integers(0, len(text), 60):
+            other = bytes([changes.integers(32, 127)])
+            path.write_bytes(text[:place] + other + text[place + 1 :])
+            with suppress(ConfigError):
+                import_corrections(log, kind, path)
 
 
 BROKEN: list[tuple[str, Any, str]] = [

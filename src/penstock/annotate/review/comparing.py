@@ -8,7 +8,9 @@ from typing import NamedTuple
 from penstock.annotate.formats.geometry import is_plain, polys_of
 from penstock.annotate.records import Frame, Keypoint, Polys, Region
 from penstock.annotate.review.given import Drawn, as_region
+from penstock.annotate.shapes.kinds import around
 from penstock.annotate.shapes.raster import overlap, rasterise
+from penstock.annotate.shapes.repair import fit
 
 # Formats round to a hundredth of a pixel, or of a percent of a few thousand pixels.
 _NEAR = 0.03
@@ -41,6 +43,9 @@ def judge(frame: Frame, drawn: tuple[Drawn, ...]) -> Iterator[Judged]:
 
     Regions belong together by their ids; of those that have none that is known, by what they cover most, more
     than half of it.
+
+    Raises:
+        ValueError: Something that was drawn is no shape.
     """
     pairs = _paired(frame, drawn)
     for region in frame.regions:
@@ -49,10 +54,22 @@ def judge(frame: Frame, drawn: tuple[Drawn, ...]) -> Iterator[Judged]:
             continue
         one = pairs[region.id]
         iou = _iou(region, as_region(one, frame, region), frame)
-        after = region if _is_same(region, one, iou) else as_region(one, frame, region)
+        after = region if _is_same(region, one, iou) else as_region(_sound(one, frame), frame, region)
         yield Judged(region, after, iou)
     known = {id(one) for one in pairs.values()}
-    yield from (Judged(None, as_region(one, frame, None), 0.0) for one in drawn if id(one) not in known)
+    added = (one for one in drawn if id(one) not in known)
+    for number, one in enumerate(added):
+        yield Judged(None, as_region(_sound(one, frame), frame, None, number), 0.0)
+
+
+def _sound(drawn: Drawn, frame: Frame) -> Drawn:
+    """Return what was drawn with polygons that are valid and inside the picture; people cross their lines."""
+    if not drawn.polys:
+        return drawn
+    polys = fit(drawn.polys, frame.w, frame.h).polys
+    if not polys:
+        raise ValueError(f"a polygon of {drawn.label} has no area in the picture")
+    return drawn._replace(polys=polys, box=around(polys))
 
 
 def _paired(frame: Frame, drawn: tuple[Drawn, ...]) -> dict[str, Drawn]:

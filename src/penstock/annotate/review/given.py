@@ -56,8 +56,17 @@ def from_rotated(region: str | None, label: str, rotated: Rotated, **more: Any) 
     return Drawn(region, label, bounds(corners(rotated)), obb=rotated, **more)
 
 
-def as_region(drawn: Drawn, frame: Frame, before: Region | None) -> Region:
-    """Return what a person drew as a region of a frame; what the tool cannot say stays as it was before."""
+def as_region(drawn: Drawn, frame: Frame, before: Region | None, number: int = 0) -> Region:
+    """Return what a person drew as a region of a frame; what the tool cannot say stays as it was before.
+
+    Args:
+        drawn: What was drawn.
+        frame: Where.
+        before: What it was; None: it is new, and ``number`` tells it from others that are.
+
+    Raises:
+        ValueError: It is no region.
+    """
     made = Region(
         id=before.id if before else "",
         label=drawn.label,
@@ -74,7 +83,7 @@ def as_region(drawn: Drawn, frame: Frame, before: Region | None) -> Region:
     if before is not None:
         return made
     content = msgspec.to_builtins(made)
-    return msgspec.structs.replace(made, id=region_id(frame.src, frame.frame, content, "human"))
+    return msgspec.structs.replace(made, id=region_id(frame.src, frame.frame, content, f"human {number}"))
 
 
 def as_tags(names: Iterable[str], frame: Frame) -> tuple[Tag, ...]:

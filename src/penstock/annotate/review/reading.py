@@ -32,7 +32,7 @@ def read_given(kind: str, path: Path) -> list[Given]:
         return list(READERS[kind](path))
     except Unreadable as unreadable:
         raise ConfigError(f"{path}: {unreadable.fault.what}") from unreadable
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(f"{path} is no file of {kind} that can be read: {_words(error)}") from error
 
 

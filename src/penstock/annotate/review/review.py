@@ -93,7 +93,7 @@ def import_corrections(log_path: Path, kind: str, path: Path) -> Agreement:
     frames: list[Frame] = []
     judged: list[Judged] = []
     for frame, one in found:
-        mine = list(judge(frame, one.regions))
+        mine = _judged(frame, one)
         tags = as_tags(one.tags, frame) if kind != "coco" else frame.labels
         regions = tuple(each.after for each in mine if each.after is not None)
         frames.append(msgspec.structs.replace(frame, regions=regions, labels=tags))
@@ -115,6 +115,13 @@ def _matched(log_path: Path, given: list[Given]) -> tuple[list[tuple[Frame, Give
             _check_size(one, shot.frame)
             found.append((shot.frame, one))
     return found, [one.picture for one in (*by_place.values(), *by_name.values())]
+
+
+def _judged(frame: Frame, one: Given) -> list[Judged]:
+    try:
+        return list(judge(frame, one.regions))
+    except ValueError as error:
+        raise ConfigError(f"{one.picture}: {error}") from error
 
 
 def _check_size(one: Given, frame: Frame) -> None:
