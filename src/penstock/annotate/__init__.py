@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from penstock.annotate.picture import Picture
     from penstock.annotate.records import Frame, Region
     from penstock.annotate.refine import Refining
+    from penstock.annotate.serving import annotate_command
     from penstock.annotate.settings import Model, Settings
     from penstock.annotate.tracking import Tracking
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Settings": "settings",
     "Tracking": "tracking",
     "annotate": "annotating",
+    "annotate_command": "serving",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Settings",
     "Tracking",
     "annotate",
+    "annotate_command",
 ]
 
 
