@@ -6,11 +6,15 @@ import random
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from annotate import films, worker
+from penstock.annotate import records
+from penstock.annotate.records import Manifest
 
 pytest.importorskip("av")
 
@@ -67,10 +71,19 @@ def test_killed_again_and_again_it_writes_the_same(
 
 
 def test_every_film_is_in_it(undisturbed: Path) -> None:
-    from penstock.annotate import records
-
     frames = list(records.read((undisturbed / LOG).read_bytes().splitlines()))
     assert len({frame.name for frame in frames}) == 8
     squares = [region for frame in frames for region in frame.regions if region.label == "square"]
     assert len(squares) > 0.9 * len(frames)
     assert {region.track for region in squares} >= {"t1"}
+
+
+def test_what_is_damaged_is_in_the_manifest(undisturbed: Path) -> None:
+    made = msgspec.json.decode((undisturbed / MANIFEST).read_bytes(), type=Manifest)
+    assert [(one.name, one.why, one.packets > 0) for one in made.damage] == [("f.mp4", "packets", True)]
+    (hole,) = made.damage
+    assert hole.begin is not None
+    assert hole.end is not None
+    assert 0 < Fraction(hole.begin) < Fraction(hole.end) < 2
+    assert [source.name for source in made.sources if source.hurt] == ["f.mp4"]
+    assert [source.frames for source in made.sources if source.name != "f.mp4"] == [60] * 7
