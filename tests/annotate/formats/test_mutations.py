@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -197,3 +198,18 @@ def test_others(name: str, file: str, old: str, new: str, fault: str, tmp_path: 
     assert old in text
     path.write_text(text.replace(old, new, 1))
     assert fault in said(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_check_survives_whatever_it_is_given(name: str, tmp_path: Path) -> None:
+    written = FORMATS[name].write(dataset(), tmp_path)
+    chance = Random(name)
+    pieces = (b"null", b"-1", b"[]", b"{}", b"1e999", b'"', b"9999999999999", b"<", b"\xff", b"")
+    for _ in range(30):
+        path = tmp_path / chance.choice(written.files)
+        text = path.read_bytes()
+        at = chance.randrange(len(text) + 1)
+        path.write_bytes(text[:at] + chance.choice(pieces) + text[at + chance.randrange(4) :])
+        FORMATS[name].check(tmp_path)
+        path.write_bytes(text)
+    assert FORMATS[name].check(tmp_path) == []

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
+from penstock.annotate.errors import ConfigError
 from penstock.annotate.formats.dataset import Dataset, Shot, is_still
 from penstock.annotate.records import Region
 
@@ -110,8 +111,20 @@ class Format(ABC):
         return f"images/{shot.file_name}"
 
     def check(self, folder: Path, most: int = 100) -> list[Fault]:
-        """Return what is wrong with what stands in a folder, up to a number of faults."""
-        return [fault for _, fault in zip(range(most), self.faults(folder), strict=False)]
+        """Return what is wrong with what stands in a folder, up to a number of faults.
+
+        Raises:
+            ConfigError: What reads it is not installed.
+        """
+        found: list[Fault] = []
+        try:
+            found.extend(islice(self.faults(folder), most))
+        except ConfigError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # A list where an object should be, and the like: there are more of these than can be named.
+            found.append(Fault(folder.name, "", f"something in it is not of the kind it should be: {error}"))
+        return found
 
     def shots(self, data: Dataset) -> Iterator[Shot]:
         """Yield the frames this format is about."""

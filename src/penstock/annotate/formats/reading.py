@@ -88,8 +88,11 @@ def read_pieces(folder: Path, name: str, form: type[T]) -> T:
 
 
 def piece(raw: msgspec.Raw) -> Any:
-    """Return an element of a long list."""
-    return msgspec.json.decode(raw)
+    """Return an element of a long list; None if it has a number that no program can hold."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 def read_xml(folder: Path, name: str) -> ElementTree.Element:

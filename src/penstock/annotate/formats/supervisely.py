@@ -132,6 +132,9 @@ def _document_faults(document: Any, classes: set[str], tags: set[str]) -> Iterat
         return
     for place, one in enumerate(document["objects"]):
         where = f"objects[{place}]"
+        if not isinstance(one, dict):
+            yield where, "it is no object"
+            continue
         if one.get("classTitle") not in classes:
             yield where, f"there is no class {one.get('classTitle')!r}"
         if {tag.get("name") for tag in one.get("tags", ())} - tags:

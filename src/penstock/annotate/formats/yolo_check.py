@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import yaml
 
 from penstock.annotate.formats.base import Fault
-from penstock.annotate.formats.reading import Unreadable, decimals, read_lines, read_text
+from penstock.annotate.formats.reading import Unreadable, decimals, is_number, read_lines, read_text
 
 Task: TypeAlias = Literal["detect", "segment", "obb", "pose"]
 
@@ -55,7 +55,9 @@ def _read_yaml(text: str, task: Task) -> _Kind:
     if not all(isinstance(found.get(key), str) for key in ("path", "train", "val")):
         raise ValueError("`path`, `train` and `val` should be folders")
     shape = found.get("kpt_shape", [0, 3])
-    if task == "pose" and (not isinstance(shape, list) or len(shape) != 2 or shape[1] != 3):
+    if task == "pose" and (
+        not isinstance(shape, list) or len(shape) != 2 or shape[1] != 3 or not is_number(shape[0])
+    ):
         raise ValueError("`kpt_shape` should be the number of keypoints, and 3")
     return _Kind(task, len(names), shape[0])
 
