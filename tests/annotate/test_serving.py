@@ -85,6 +85,7 @@ async def test_a_call_that_is_left_goes_on(client: AsyncClient) -> None:
     [
         ({"source": "../secret.mkv"}, "not_found"),
         ({"source": "link.mkv"}, "not_found"),
+        ({"source": "."}, "permission_denied"),
         ({"source": "/etc/passwd"}, "not_found"),
         ({"source": "http://127.0.0.1/a.mkv"}, "not_found"),
         ({"source": "none.mkv"}, "not_found"),

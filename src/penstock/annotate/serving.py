@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -46,7 +47,7 @@ def annotate_command(
         on_error: str = "fail",
     ) -> AsyncIterator[Item]:
         """Annotate a file, or the files of a folder, with what a command detects."""
-        path = _below(root, source)
+        path = await asyncio.to_thread(_below, root, source)
         asked = {"command": command, "params": params, "answer": answer}
         fields = {"models": [asked], "sampling": sampling, "refining": refining, "tracking": tracking}
         settings = _settings({**fields, "on_error": on_error}, allowed)
@@ -76,6 +77,8 @@ def _below(root: Path, source: str) -> Path:
     path = (base / source).resolve()
     if not path.is_relative_to(base) or not path.exists():
         raise CommandError(f"there is no file {source!r}", "not_found")
+    if path.is_dir() and not all(one.resolve().is_relative_to(base) for one in path.rglob("*")):
+        raise CommandError(f"{source!r} holds links that lead elsewhere", "permission_denied")
     return path
 
 
