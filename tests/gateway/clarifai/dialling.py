@@ -16,7 +16,7 @@ from grpc import aio
 from gateway.clarifai.replicas import METHODS, Visitor, said
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.clarifai.binding import NoBindings
-from penstock.gateway.clarifai.server import ClarifaiServer
+from penstock.gateway.clarifai.server import ClarifaiServer, Tls
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.gateway.clarifai.streams import Said, Told
 from penstock.gateway.hub import Hub
@@ -48,16 +48,16 @@ class KeyRing:
 
 @asynccontextmanager
 async def serving(
-    hub: Hub, key: str = "", clients: Sequence[object] = (), **link: Any
+    hub: Hub, key: str = "", clients: Sequence[object] = (), tls: Tls | None = None, **link: Any
 ) -> AsyncIterator[ClarifaiServer]:
     """Serve a hub; its server has the attribute ``address``."""
     where: list[str] = []
     settings = LinkSettings(port=0, **link)
     server = ClarifaiServer(
-        hub, KeyRing(key), "127.0.0.1", settings, NoBindings(), clients, listening=where.append
+        hub, KeyRing(key), "127.0.0.1", settings, NoBindings(), clients, tls, listening=where.append
     )
     await server.start()
-    server.address = where[0].removeprefix("http://")  # type: ignore[attr-defined]
+    server.address = where[0].partition("://")[2]  # type: ignore[attr-defined]
     try:
         yield server
     finally:
@@ -108,8 +108,12 @@ def hello(runner: str = "toy", replica: str = "r1", *, control: bool = False) ->
 class Dialler:
     """A runner, on one connection."""
 
-    def __init__(self, address: str, replica: str = "r1", token: str = "") -> None:
-        self.channel = aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, address: str, replica: str = "r1", token: str = "", ca: bytes = b"") -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if ca:
+            self.channel = aio.secure_channel(address, grpc.ssl_channel_credentials(ca), options=options)
+        else:
+            self.channel = aio.insecure_channel(address, options=options)
         self.replica = replica
         self._metadata = {"authorization": f"Key {token}"} if token else {}
 

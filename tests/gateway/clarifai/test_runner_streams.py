@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import grpc
@@ -19,6 +20,7 @@ from clarifai_grpc.grpc.api.service_pb2 import (
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from grpc import aio
 
+from behaviour.certificates import certify
 from gateway.clarifai.dialling import WAIT_S, Dialler, KeyRing, hello, serving, unknown_rpc, until
 from gateway.clarifai.replicas import said, text_of
 from penstock.calls.live import Live
@@ -26,7 +28,7 @@ from penstock.errors import PenstockError
 from penstock.gateway.clarifai import line, service
 from penstock.gateway.clarifai.binding import NoBindings
 from penstock.gateway.clarifai.opens import OpenRate
-from penstock.gateway.clarifai.server import ClarifaiServer
+from penstock.gateway.clarifai.server import ClarifaiServer, Tls
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.gateway.hub import Hub
 from penstock.gateway.settings import GatewaySettings
@@ -288,3 +290,15 @@ async def test_a_port_that_is_taken_is_no_port(hub: Hub) -> None:
         with pytest.raises(PenstockError, match="--clarifai-port"):
             await server.start()
         await server.aclose()
+
+
+async def test_a_gateway_with_a_certificate_speaks_nothing_in_clear(hub: Hub, tmp_path: Path) -> None:
+    made = certify(tmp_path)
+    async with serving(hub, tls=Tls(made.certificate, made.key)) as server:
+        async with Dialler(server.address, ca=made.ca.read_bytes()) as runner:  # type: ignore[attr-defined]
+            await runner.come()
+            await until(lambda: len(hub.runners) == 1)
+        async with Dialler(server.address) as runner:  # type: ignore[attr-defined]
+            with pytest.raises(aio.AioRpcError) as refused:
+                await runner.wire().code()
+            assert refused.value.code() is UNAVAILABLE
