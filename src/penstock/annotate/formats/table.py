@@ -51,7 +51,7 @@ class Table(Format):
             rows = csv.writer(file)
             rows.writerow(COLUMNS)
             for shot in data.shots():
-                rows.writerows(_rows(shot))
+                rows.writerows([_written(cell) for cell in row] for row in _rows(shot))
         yield folder / FILE
 
     def faults(self, folder: Path) -> Iterator[Fault]:
@@ -98,6 +98,11 @@ def _region(region: Region) -> list[Any]:
         attributes,
         text_of(there) if there else "",
     ]
+
+
+def _written(cell: Any) -> Any:
+    """Return a cell as it is written; readers of older Pythons know no character zero."""
+    return cell.replace("\0", "\\x00") if isinstance(cell, str) else cell
 
 
 def _optional(score: float | None) -> int | float | str:
