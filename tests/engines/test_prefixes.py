@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engines.prefixes import SlotPrefixes
+from penstock.engines.prefixes import SlotPrefixes, Tokens
 from penstock.kv.held import AskedPrefix, HeldPrefixes
 from penstock.kv.prompts import raw_prompt
 
@@ -16,7 +16,7 @@ def asked(held: HeldPrefixes, text: str) -> AskedPrefix:
     return AskedPrefix(held, b'{"prompt": "%b"}' % text.encode())
 
 
-def run(slots: SlotPrefixes, chain: list[bytes], told: AskedPrefix | None = None) -> int:
+def run(slots: SlotPrefixes, chain: Tokens, told: AskedPrefix | None = None) -> int:
     slot = slots.take(chain)
     slots.evaluated(slot, chain, told, "")
     slots.give_back(slot)
@@ -35,6 +35,12 @@ def test_a_little_in_common_is_not_worth_a_slot_that_another_needs() -> None:
     other = raw_prompt("a" * 200 + "c" * 3000).chain()
     assert run(slots, base) == 0
     assert run(slots, other) == 1
+
+
+def test_prompts_that_share_no_whole_block_of_text_are_told_apart_by_their_tokens() -> None:
+    slots = SlotPrefixes(2)
+    prompts = ([1, 2, 3], [7, 8, 9], [1, 2, 4], [7, 8], [1, 2, 4])
+    assert [run(slots, ids) for ids in prompts] == [0, 1, 0, 1, 0]
 
 
 def test_what_a_slot_holds_counts_while_it_is_free() -> None:
@@ -56,7 +62,7 @@ def test_what_was_not_evaluated_is_not_held() -> None:
     slots.lost(0)
     slots.give_back(0)
     assert not held.snapshot().held
-    assert slots._chains == [()]
+    assert slots._held == [()]
 
 
 def test_a_cut_evaluation_leaves_what_both_have_in_common() -> None:
@@ -64,7 +70,7 @@ def test_a_cut_evaluation_leaves_what_both_have_in_common() -> None:
     run(slots, TALKS[0])
     slots.take([*TALKS[0][:3], b"x", b"y"])
     slots.give_back(0)
-    assert slots._chains == [TALKS[0][:3]]
+    assert slots._held == [TALKS[0][:3]]
 
 
 def test_a_closed_engine_holds_nothing() -> None:

@@ -97,7 +97,7 @@ class _Generation(Generation):
         """See ``Generation.answer``."""
         self._allocate()
         prefixes = self._llama.prefixes
-        slot = prefixes.take(self._prompt.chain())
+        slot = prefixes.take(self._prompt_ids or self._prompt.chain())
         try:
             self._llama.complete(self._body | {"id_slot": slot}, self._on_chunk)
         finally:
@@ -129,8 +129,8 @@ class _Generation(Generation):
     def _note_what_is_held(self, slot: int) -> None:
         reading, prefixes = self._reading, self._llama.prefixes
         if reading.evaluated:
-            chain = self._prompt.chain(reading.text)
-            prefixes.evaluated(slot, chain, self._asked, reading.text)
+            ids = self._prompt_ids and [*self._prompt_ids, *reading.answer_ids]
+            prefixes.evaluated(slot, ids or self._prompt.chain(reading.text), self._asked, reading.text)
         elif not reading.cached_tokens:
             prefixes.lost(slot)
 
