@@ -58,6 +58,9 @@ def test_what_cannot_be_said_is_counted(name: str, tmp_path: Path) -> None:
     for what, count in there.items():
         expected = 0 if what in one.says else count
         assert written.losses.get(LOSSES[what], 0) == expected, what
+    assert (LOSSES["holes"] in written.losses) == (
+        name == "yolo-seg"
+    )  # elsewhere there are none, or no shapes
     assert written.frames == (7 if one.video else 9)
     assert written.regions == (13 if one.video else 21)
     assert written.losses.get(LOSSES["stills"], 0) == (2 if one.video else 0)

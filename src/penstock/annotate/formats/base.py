@@ -101,7 +101,7 @@ class Format(ABC):
             frames, regions = frames + 1, regions + len(found)
             losses[LOSSES["thin"]] += len(shot.frame.regions) - len(found)
             said = chain(("tags" for _ in shot.frame.labels), *map(_said, found))
-            losses.update(LOSSES[what] for what in said if what not in self.says)
+            losses.update(LOSSES[what] for what in said if self._loses(what))
         return Written(
             files, frames, regions, {what: count for what, count in sorted(losses.items()) if count}
         )
@@ -125,6 +125,10 @@ class Format(ABC):
             # A list where an object should be, and the like: there are more of these than can be named.
             found.append(Fault(folder.name, "", f"something in it is not of the kind it should be: {error}"))
         return found
+
+    def _loses(self, what: str) -> bool:
+        """Whether this format cannot say something; where a shape is its box, no more is told of it."""
+        return what not in self.says and (what not in ("holes", "parts") or "shape" in self.says)
 
     def shots(self, data: Dataset) -> Iterator[Shot]:
         """Yield the frames this format is about."""
