@@ -18,6 +18,8 @@ CLARIFAI_PYTHON ?= $(shell for version in 3.11 3.12 3.10; do \
 PENSTOCK_CLARIFAI_PYTHON ?= $(CURDIR)/$(CLARIFAI)/bin/python
 export PENSTOCK_CLARIFAI_PYTHON
 
+TYPESCRIPT := clients/typescript
+
 # Where `make test-transformers` runs, and the torch it is tried with; TORCH_WHEEL=torch takes any.
 TORCH ?= .venv-torch
 TORCH_WHEEL ?= torch==2.13.0
@@ -31,7 +33,7 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai clean
+.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai typescript clean
 .DEFAULT_GOAL := help
 
 help:
@@ -77,7 +79,15 @@ clarifai:
 			{ rm -rf $(CLARIFAI); echo "they cannot be had; their tests are skipped"; }; \
 	fi
 
-test: model autobahn clarifai
+# The compiler of the TypeScript client, which stands on nothing else.
+typescript:
+	@if [ ! -d $(TYPESCRIPT)/node_modules ] && command -v npm >/dev/null; then \
+		echo "installing the TypeScript compiler into $(TYPESCRIPT)"; \
+		npm ci --prefix $(TYPESCRIPT) --no-audit --no-fund >/dev/null 2>&1 || \
+			{ rm -rf $(TYPESCRIPT)/node_modules; echo "it cannot be had; its tests are skipped"; }; \
+	fi
+
+test: model autobahn clarifai typescript
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-all:
@@ -132,5 +142,5 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) .venv-* build dist benchmarks/peers/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist benchmarks/peers/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

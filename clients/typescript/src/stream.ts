@@ -1,0 +1,223 @@
+/** One call being read, over as many connections as it takes. */
+
+import { Abort } from "./abort.js";
+import type { Retry } from "./backoff.js";
+import { Backoff, safeToRepeat, sleep } from "./backoff.js";
+import { CallCancelled, CallError, ConnectionFailed, PenstockError, ReplayTruncated, StreamTruncated } from "./errors.js";
+import type { Frame, Metrics } from "./frame.js";
+import { failureOf } from "./outcome.js";
+import { Progress, WITH_ITEM } from "./progress.js";
+import type { CancelOutcome, Reply, Transport } from "./transport.js";
+import { Dropped } from "./transport.js";
+
+const END_MS = 500; // how long the end of a response may trail the terminal frame
+
+/** What a stream reads. */
+export interface Source {
+  readonly transport: Transport;
+  readonly retry: Retry;
+  /** Opens the call; undefined where it was opened before, and is read again. */
+  readonly open: ((signal: AbortSignal) => Promise<Reply>) | undefined;
+  /** The same request again runs nothing twice. */
+  readonly idempotent: boolean;
+  readonly taskId: string | undefined;
+  /** Number of the last frame that is not wanted; -1 for all. */
+  readonly after: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * A call's items, as they come.
+ *
+ * ```ts
+ * for await (const item of client.stream("predict", {prompt: "A fox"})) console.log(item);
+ * ```
+ *
+ * Where the connection drops, it is read on from behind the last frame.  Leaving the loop leaves the call:
+ * what becomes of it is decided by its `onDisconnect`.  Iterating raises `CallError` (refused, or failed),
+ * `CallCancelled`, `StreamTruncated` (it broke off, and could not be read on) and `RemoteProtocolError`.
+ */
+export class Stream<T = unknown> implements AsyncIterable<T> {
+  private readonly progress: Progress;
+  private readonly backoff: Backoff;
+  private readonly abort: Abort;
+  private reply: Reply | undefined;
+  private opened: boolean;
+  private batch: readonly Frame[] = [];
+  private at = 0;
+
+  /** Made by `client.stream`, `client.workflow` and `client.resume`. */
+  constructor(private readonly source: Source) {
+    this.progress = new Progress(source.taskId, source.after);
+    this.backoff = new Backoff(source.retry);
+    this.abort = new Abort(source.signal, () => this.cancel());
+    this.opened = source.open === undefined;
+  }
+
+  /** The caller's name for the call; undefined where it has none yet. */
+  get taskId(): string | undefined {
+    return this.progress.taskId;
+  }
+
+  /** The server's own id of the call. */
+  get requestId(): string | undefined {
+    return this.progress.requestId;
+  }
+
+  /** Number of the last frame read, -1 before the first: where `client.resume` goes on. */
+  get lastSeq(): number {
+    return this.progress.lastSeq;
+  }
+
+  /** Where the call is in its life, as its frames say; `opening` before the first. */
+  get status(): string {
+    return this.progress.status;
+  }
+
+  /** The text so far: the items' `chunk` values joined; of items without one, the last `text`. */
+  get text(): string {
+    return this.progress.text;
+  }
+
+  /** What was measured, times in milliseconds; empty until the call has completed. */
+  get metrics(): Metrics {
+    return this.progress.metrics;
+  }
+
+  /**
+   * Cancel the call; its end ends the stream.
+   *
+   * @throws CallError `not_found`: the server does not know it (yet, or any more).
+   */
+  cancel(): Promise<CancelOutcome> {
+    const id = this.requestId ?? this.taskId;
+    if (id === undefined) throw new CallError("the call has no name yet; read its first frame", "not_found");
+    return this.source.transport.cancel(id);
+  }
+
+  /** Leave: read no more. */
+  close(): void {
+    this.abort.done();
+    this.reply?.close();
+    this.reply = undefined;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<T, undefined> {
+    return {
+      next: async () => {
+        for (let frame = await this.frame(); frame !== undefined; frame = await this.frame()) {
+          if (frame.data !== undefined && WITH_ITEM.has(frame.status)) return { done: false, value: frame.data as T };
+        }
+        this.raiseFailure();
+        return { done: true, value: undefined };
+      },
+      return: async () => (this.close(), { done: true, value: undefined }),
+    };
+  }
+
+  /** The frames themselves, `accepted`, notes and the terminal one included; that tells how the call ended. */
+  async *frames(): AsyncGenerator<Frame, void, undefined> {
+    try {
+      for (let frame = await this.frame(); frame !== undefined; frame = await this.frame()) yield frame;
+    } finally {
+      this.close();
+    }
+  }
+
+  private async frame(): Promise<Frame | undefined> {
+    if (this.at === this.batch.length) {
+      if (this.progress.terminal !== undefined) return this.finish();
+      this.batch = await this.read();
+      this.at = 0;
+    }
+    const frame = this.batch[this.at] as Frame;
+    this.at += 1;
+    try {
+      this.progress.see(frame);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+    return frame;
+  }
+
+  private async read(): Promise<readonly Frame[]> {
+    for (;;) {
+      try {
+        this.reply ??= await this.connect();
+        const frames = await this.reply.next();
+        if (frames === undefined) throw new Dropped("the stream ended without its terminal frame");
+        const first = frames[0];
+        // A refusal to read on comes as a frame over WebSocket, where HTTP has a status.
+        if (first?.seq === undefined && first?.status === "error") this.progress.see(first);
+        this.backoff.reset();
+        return frames;
+      } catch (error) {
+        this.reply?.close();
+        this.reply = undefined;
+        await this.recover(error);
+      }
+    }
+  }
+
+  private async connect(): Promise<Reply> {
+    const { transport, open } = this.source;
+    const named = this.requestId ?? this.taskId;
+    // A call that was opened with an idempotency key and no name is found by that key until it has said its id.
+    if (this.opened && (named !== undefined || open === undefined)) {
+      const names = { taskId: this.taskId, requestId: this.requestId };
+      return transport.resume(names, this.lastSeq, this.abort.dropped);
+    }
+    const reply = await (open as NonNullable<typeof open>)(this.abort.dropped);
+    this.opened = true;
+    return reply;
+  }
+
+  /** Wait until it may be tried again, or raise what is to be told. */
+  private async recover(error: unknown): Promise<void> {
+    if (this.abort.dropped.aborted) throw this.left(error);
+    const again = this.opened ? worthResuming(error) : safeToRepeat(error, this.source.idempotent);
+    const atLeastS = error instanceof CallError ? error.retryAfterS : undefined;
+    if (again && (await this.backoff.pause(this.abort.dropped, atLeastS))) return;
+    const wanted = this.abort.asked;
+    const known = this.opened && this.source.open !== undefined;
+    this.close();
+    if (wanted) throw this.left(error);
+    throw known || error instanceof Dropped ? this.truncated(error) : error;
+  }
+
+  private left(error: unknown): PenstockError {
+    if (!this.abort.asked) return this.truncated(error);
+    this.abort.done();
+    return new CallCancelled(`call ${this.taskId ?? ""} was cancelled (reason: caller)`, "caller", this.abort.reason);
+  }
+
+  private truncated(error: unknown): PenstockError {
+    const ours = error instanceof PenstockError && !(error instanceof CallError);
+    if (ours || error instanceof ReplayTruncated) return error;
+    const why = error instanceof Error ? error.message : String(error);
+    const what = `the stream of ${this.taskId ?? "a call"} ended after frame ${this.lastSeq}`;
+    return new StreamTruncated(`${what}, without its terminal frame, and cannot be read on: ${why}`, { cause: error });
+  }
+
+  private raiseFailure(): void {
+    const failure = this.progress.terminal && failureOf(this.progress.terminal);
+    if (failure !== undefined) throw failure;
+  }
+
+  /** Let the response come to its end, so that its connection can be used again. */
+  private finish(): undefined {
+    const reply = this.reply;
+    this.reply = undefined;
+    if (reply === undefined) return undefined;
+    const end = (): void => (reply.close(), this.abort.done());
+    void Promise.race([reply.next().catch(() => undefined), sleep(END_MS, this.abort.dropped)]).then(end);
+    return undefined;
+  }
+}
+
+/** Whether a call that is known to the server can be asked for again. */
+function worthResuming(error: unknown): boolean {
+  if (error instanceof Dropped || error instanceof ConnectionFailed) return true;
+  return error instanceof CallError && error.retryable;
+}
