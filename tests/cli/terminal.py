@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -31,6 +32,7 @@ class Terminal:
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
         self._master = master
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._unread = ""
 
     def type(self, text: str) -> None:
@@ -43,7 +45,7 @@ class Terminal:
         while text not in self._unread:
             ready, _, _ = select.select([self._master], [], [], deadline - time.monotonic())
             assert ready, f"{text!r} was never shown, but {self._unread!r}"
-            self._unread = CONTROL.sub("", self._unread + os.read(self._master, 4096).decode())
+            self._unread = CONTROL.sub("", self._unread + self._decode(os.read(self._master, 4096)))
         before, _, self._unread = self._unread.partition(text)
         return before
 
@@ -59,7 +61,7 @@ def at_terminal(*arguments: object, **env: str) -> Iterator[Terminal]:
     try:
         with subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-            env=environment(TERM="dumb", **env),
+            env=environment(**{"TERM": "dumb", **env}),
             stdin=slave,
             stdout=slave,
             stderr=slave,

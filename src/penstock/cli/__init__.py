@@ -24,6 +24,7 @@ from penstock.cli.run import run
 from penstock.cli.runner import runner
 from penstock.cli.runners import runners
 from penstock.cli.schema import schema
+from penstock.cli.top import top
 
 app = typer.Typer(
     name="penstock",
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: to draw frames around it would double the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, call, chat, annotate, gateway, runner, new, inspect, doctor, pull, schema):
+for verb in (run, call, chat, top, annotate, gateway, runner, new, inspect, doctor, pull, schema):
     app.command()(verb)
 app.add_typer(annotation_verbs, name="annotations")
 app.add_typer(keys, name="keys")
