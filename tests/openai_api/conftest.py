@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,28 @@ def project(seen: SimpleNamespace) -> Runtime:
     @rt.command("embed", openai="embeddings")
     async def embed(input: list[str]) -> list[list[float]]:
         return [[float(len(text)), 0.25] for text in input]
+
+    @rt.command("relay", openai="transport", model="relayed")
+    async def relay(msg: str) -> str:
+        """Answer as a server of OpenAI's API would."""
+        asked = json.loads(msg)
+        seen.relayed = asked
+        if asked.get("user") == "fail":
+            return json.dumps({"code": 21313, "description": "Model predict failed", "details": "as asked"})
+        choice = {"index": 0, "message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}
+        return json.dumps(
+            {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        )
+
+    @rt.streaming_command("relay_stream", openai="transport", model="relayed")
+    async def relay_stream(msg: str) -> AsyncIterator[str]:
+        fails = json.loads(msg).get("user") == "fail"
+        for word in ("one", " two"):
+            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+            chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+            yield json.dumps({**chunk, "choices": [choice]}, indent=1)
+        if fails:
+            yield json.dumps({"code": 21313, "description": "Model predict failed"})
 
     @rt.command("wrong", openai="embeddings")
     async def wrong(input: list[str]) -> str:

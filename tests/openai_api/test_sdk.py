@@ -25,6 +25,7 @@ async def test_models_are_listed(client: AsyncOpenAI) -> None:
         "ask",
         "go_on",
         "embed",
+        "relayed",
         "wrong",
     ]
     assert (await client.models.retrieve("talker")).owned_by == "penstock"
@@ -159,6 +160,31 @@ async def test_leaving_a_whole_answer_cancels_the_call(client: AsyncOpenAI, seen
             await seen.hanging.wait()
             group.cancel_scope.cancel()
         await seen.cancelled.wait()
+
+
+async def test_a_model_that_speaks_openai_itself(client: AsyncOpenAI, seen: SimpleNamespace) -> None:
+    answer = await client.chat.completions.create(**asking("hi", "relayed", logit_bias={"1": 2}))
+    assert answer.choices[0].message.content == "whole"
+    assert seen.relayed["openai_endpoint"] == "/chat/completions"
+    assert (seen.relayed["messages"][0]["content"], seen.relayed["logit_bias"]) == ("hi", {"1": 2})
+    stream = await client.chat.completions.create(**asking("hi", "relayed"), stream=True)
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "one two"
+    with pytest.raises(openai.InternalServerError, match="Model predict failed: as asked") as failed:
+        await client.chat.completions.create(**asking("hi", "relayed", user="fail"))
+    assert failed.value.code == "upstream_failed"
+
+
+async def test_such_a_model_that_fails_later_ends_the_stream_with_an_error(client: AsyncOpenAI) -> None:
+    said = []
+
+    async def listen() -> None:
+        asked = asking("hi", "relayed", user="fail")
+        async for chunk in await client.chat.completions.create(**asked, stream=True):
+            said.append(chunk.choices[0].delta.content)
+
+    with pytest.raises(openai.APIError, match="Model predict failed"):
+        await listen()
+    assert said == ["one", " two"]
 
 
 @pytest.mark.parametrize(

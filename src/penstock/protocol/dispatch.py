@@ -120,8 +120,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metrics: Mapping[str, Any] | None = None
 
 
-OpenAIKind = Literal["chat", "completion", "embeddings"]
-"""Which OpenAI-compatible route a command serves."""
+OpenAIKind = Literal["chat", "completion", "embeddings", "transport"]
+"""Which OpenAI-compatible route a command serves; ``transport`` takes any request as the text ``msg``, and
+gives what is to be answered, as Clarifai's models do."""
 
 
 class CommandDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

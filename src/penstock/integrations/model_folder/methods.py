@@ -14,6 +14,8 @@ from penstock.errors import AuthoringError
 from penstock.integrations.model_folder.conversion import Conversion
 from penstock.integrations.model_folder.input_stream import StreamingThreads
 from penstock.integrations.model_folder.model_class import METHOD
+from penstock.protocol.clarifai.names import OPENAI_METHODS
+from penstock.protocol.dispatch import OpenAIKind
 from penstock.runtime.parameters import State
 from penstock.runtime.runtime import Runtime
 
@@ -108,7 +110,10 @@ def add_command(
     served = _served(method, conversion, threads)
     _describe(served, method)
     register = runtime.streaming_command if method.streams else runtime.command
-    register(method.name, concurrency=concurrency)(served)
+    speaks_openai = method.name in OPENAI_METHODS and [given.name for given in method.parameters] == ["msg"]
+    model = runtime.manifest.name if speaks_openai else None
+    openai: OpenAIKind | None = "transport" if speaks_openai else None
+    register(method.name, concurrency=concurrency, openai=openai, model=model)(served)
 
 
 def _served(method: Method, conversion: Conversion, threads: StreamingThreads) -> Callable[..., Any]:

@@ -18,6 +18,9 @@ STREAM = "StreamModelOutputs"
 RAW = (POST, GENERATE, STREAM)
 """The RPCs that are commands of a model as they are, besides its methods (``raw``)."""
 
+OPENAI_METHODS = ("openai_transport", "openai_stream_transport")
+"""Methods that take requests of OpenAI's API as text, and give its answers, whole or in pieces."""
+
 CONTROL_PREFIX = "control-"
 """What a runner's id begins with in the hello of its control stream."""
 

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.clarifai.codecs import Type, is_known
-from penstock.protocol.clarifai.names import command_name
+from penstock.protocol.clarifai.names import OPENAI_METHODS, command_name
 from penstock.protocol.clarifai.schemas import (
     Reader,
     Schema,
@@ -105,6 +105,8 @@ def _offer(model_id: str, signature: proto.MethodSignature, concurrency: int) ->
         item_schema=schema_of(signature.output_fields[0]),
         takes_stream=signature.method_type == Kind.STREAMING_STREAMING,
         concurrency=concurrency,
+        openai="transport" if signature.name in OPENAI_METHODS else None,
+        model=model_id if signature.name in OPENAI_METHODS else None,
     )
 
 

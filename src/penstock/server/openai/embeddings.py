@@ -16,6 +16,7 @@ from penstock.server.exchange import Exchange
 from penstock.server.once import Once
 from penstock.server.openai.choices import fault_of, reading
 from penstock.server.openai.models import find_model
+from penstock.server.openai.transport import Transport
 from penstock.server.requests import timeout_of
 
 
@@ -37,12 +38,15 @@ class EmbeddingRoutes:
     def __init__(self, dispatcher: Dispatcher, once: Once) -> None:
         self._dispatcher = dispatcher
         self._once = once
+        self._transport = Transport(once)
 
     async def create(self, exchange: Exchange) -> None:
         """`POST /v1/embeddings`: turn texts into vectors."""
-        text = await exchange.json_body()
+        text, described = await exchange.json_body(), await self._dispatcher.describe()
+        if await self._transport.answered(exchange, text, described, "/embeddings"):
+            return
         body = read_openai(text, EmbeddingBody)
-        model = find_model(await self._dispatcher.describe(), body.model, "embeddings")
+        model = find_model(described, body.model, "embeddings")
         given = msgspec.json.encode(body.input_for(model.input_schema))
         start = Start(command=model.command, input=given, timeout_s=timeout_of(exchange))
         [call] = await self._once.open(exchange, text, start)

@@ -29,6 +29,19 @@ def models_of(description: Description) -> list[Model]:
     ]
 
 
+def transports_of(description: Description, *, streaming: bool) -> dict[str, str]:
+    """Return the commands that take requests as they are, by the names of their models.
+
+    Args:
+        streaming: Those that stream, or those that do not.
+    """
+    return {
+        command.model or name: name
+        for name, command in description.commands.items()
+        if command.openai == "transport" and command.streaming == streaming
+    }
+
+
 def find_model(description: Description, asked: str, kind: OpenAIKind) -> Model:
     """Return the model of a name, or of the name of its command.
 
@@ -39,7 +52,8 @@ def find_model(description: Description, asked: str, kind: OpenAIKind) -> Model:
     found = next((model for model in fitting if asked in (model.id, model.command)), None)
     if found is not None:
         return found
-    names = ", ".join(dict.fromkeys(model.id for model in fitting[:_SHOWN])) or "none"
+    known = [*(model.id for model in fitting), *transports_of(description, streaming=False)]
+    names = ", ".join(list(dict.fromkeys(known))[:_SHOWN]) or "none"
     raise CallError(
         f"there is no {kind} model {asked[:100]!r}; there are: {names}",
         ErrorCode.NOT_FOUND,

@@ -21,6 +21,7 @@ from penstock.server.keepalive import KeepAlive
 from penstock.server.once import Once
 from penstock.server.openai.choices import Chosen, begun, chained, fault_of, reading, together
 from penstock.server.openai.models import find_model
+from penstock.server.openai.transport import Transport
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
 
@@ -61,12 +62,15 @@ class ResponseRoutes:
         self._once = once
         self._keepalive = keepalive
         self._tasks = tasks
+        self._transport = Transport(once)
 
     async def create(self, exchange: Exchange) -> None:
         """`POST /v1/responses`: answer once."""
-        text = await exchange.json_body()
+        text, described = await exchange.json_body(), await self._dispatcher.describe()
+        if await self._transport.answered(exchange, text, described, "/responses"):
+            return
         body = read_openai(text, ResponseBody)
-        model = find_model(await self._dispatcher.describe(), body.model, "chat")
+        model = find_model(described, body.model, "chat")
         form = ResponseForm(id=f"resp_{new_id()}", model=model.id, created=int(exchange.wall()))
         start = Start(
             command=model.command,

@@ -29,6 +29,7 @@ from penstock.server.once import Once
 from penstock.server.openai.answers import Choice, chat_completion, text_completion, total_usage, usage_chunk
 from penstock.server.openai.choices import Chosen, begun, chained, fault_of, reading, together
 from penstock.server.openai.models import Model, find_model
+from penstock.server.openai.transport import Transport
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
 
@@ -87,12 +88,15 @@ class TextRoutes:
         self._once = once
         self._keepalive = keepalive
         self._tasks = tasks
+        self._transport = Transport(once)
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /v1/chat/completions`: continue a conversation."""
-        text = await exchange.json_body()
+        text, described = await exchange.json_body(), await self._dispatcher.describe()
+        if await self._transport.answered(exchange, text, described, "/chat/completions"):
+            return
         body = read_openai(text, ChatBody)
-        model = find_model(await self._dispatcher.describe(), body.model, "chat")
+        model = find_model(described, body.model, "chat")
         asked = Asked(model, body, [body.input_for(model.input_schema)], body.choices())
         await self._run(exchange, text, asked)
 

@@ -111,7 +111,8 @@ def openai_schemas(description: Description) -> dict[str, Schema]:
     """Return the components of the routes under `/v1/`; their bodies name the models there are."""
     schemas = dict(_STATIC)
     for kind, bodies in _BODIES.items():
-        served = [(name, told) for name, told in description.commands.items() if told.openai == kind]
+        kinds = (kind,) if kind == "completion" else (kind, "transport")
+        served = [(name, told) for name, told in description.commands.items() if told.openai in kinds]
         names = list(dict.fromkeys(each for name, told in served for each in (told.model or name, name)))
         for body in bodies if names else ():
             schemas[body] = both(body + "OfAny", required=("model",), model={"enum": names})
