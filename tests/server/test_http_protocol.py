@@ -7,6 +7,7 @@ import json
 import socket
 from typing import Any
 
+import anyio
 import pytest
 
 from behaviour.checks import until
@@ -15,6 +16,7 @@ from penstock.server.host import listen_all
 from penstock.server.http_protocol import FRAMING_OVERHEAD, HttpProtocol
 from penstock.server.settings import ServerSettings
 from penstock.server.tcp import NOT_SENT_LOW
+from server.conftest import Serve, Told
 from server.edge import HEADS, SMUGGLED, Edge, edge, is_refusal
 
 pytestmark = pytest.mark.anyio
@@ -393,4 +395,23 @@ async def test_an_answer_that_is_due_when_the_server_stops_is_given() -> None:
         assert await connection.body() == b"/ 0"
         assert await connection.ended() == b""
         assert served.begun == ["/"]
+        await connection.aclose()
+
+
+@pytest.mark.parametrize("requests_before", [0, 1])
+@pytest.mark.parametrize("size", [1_000, 100_000, 1_000_000])
+async def test_who_leaves_behind_a_large_body_is_noticed(
+    serve: Serve, told: Told, requests_before: int, size: int
+) -> None:
+    async with serve() as served:
+        connection = await Connection.open(served.address)
+        for _ in range(requests_before):
+            connection.request("POST", "/v2/execute", b'{"command": "echo", "input": {"text": "a"}}')
+            assert (await connection.reply()).status == 200
+        body = b'{"command": "hang", "input": {}, "is_stream": false, "padding": "%b"}' % (b"x" * size)
+        connection.request("POST", "/v2/execute", body)
+        with anyio.fail_after(10):
+            await told.started.wait()
+            await connection.leave("fin")
+            await told.stopped.wait()
         await connection.aclose()

@@ -262,6 +262,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there: the next one must wait for its answer."""
         super().on_message_complete()
+        # A large body has paused it; whoever leaves from now on is noticed by reading only.
+        self.flow.resume_reading()
         if self._phase is BODY:
             self._phase = ANSWER
             self._head_size = 0
