@@ -96,9 +96,8 @@ async def test_a_span_tells_what_is_counted(app: App, spans: InMemorySpanExporte
 
 
 async def test_what_is_done_for_a_call_stands_below_its_span(app: App, spans: InMemorySpanExporter) -> None:
-    async with AsyncClient(app) as client:
-        async with client.stream("say") as stream:
-            below = [item async for item in stream]
+    async with AsyncClient(app) as client, client.stream("say") as stream:
+        below = [item async for item in stream]
     [span] = spans.get_finished_spans()
     assert span.context is not None
     assert below[0].rpartition("-")[0] == f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}"
