@@ -9,6 +9,7 @@ import { HttpTransport } from "./http.js";
 import { answerOf } from "./outcome.js";
 import type { CallOptions, Input, OnDisconnect, Target } from "./request.js";
 import { startOf } from "./request.js";
+import type { Source } from "./stream.js";
 import { Stream } from "./stream.js";
 import type { CancelOutcome, CommandDescription, ServerHealth, Task, Transport } from "./transport.js";
 import { SocketTransport } from "./websocket.js";
@@ -76,8 +77,7 @@ export class Client {
 
   /** Return the stream of a call that was opened before, from behind frame number `after` on. */
   resume<T = unknown>(id: string, after = -1, signal?: AbortSignal): Stream<T> {
-    const { transport, retry } = this;
-    return new Stream<T>({ transport, retry, open: undefined, idempotent: true, taskId: id, after, signal });
+    return this.streamOf<T>({ open: undefined, idempotent: true, taskId: id, after, signal });
   }
 
   /** Cancel a call by its task id or request id. */
@@ -112,11 +112,8 @@ export class Client {
 
   private read<T>(target: Target, input: Input, options: CallOptions): Stream<T> {
     const start = startOf(target, input, { ...this.defaults, ...options });
-    const { transport, retry } = this;
-    return new Stream<T>({
-      transport,
-      retry,
-      open: (signal) => transport.open(start, signal),
+    return this.streamOf<T>({
+      open: (signal) => this.transport.open(start, signal),
       idempotent: start.idempotencyKey !== undefined,
       taskId: start.taskId,
       after: -1,
@@ -124,11 +121,16 @@ export class Client {
     });
   }
 
+  private streamOf<T>(call: Omit<Source, "transport" | "retry" | "cancel">): Stream<T> {
+    const { transport, retry } = this;
+    return new Stream<T>({ ...call, transport, retry, cancel: (id) => this.cancel(id) });
+  }
+
   private async answer<T>(target: Target, input: Input, options: CallOptions): Promise<T> {
     const start = startOf(target, input, { ...this.defaults, ...options });
     const { taskId } = start;
     const unnamed = (): Promise<never> => Promise.reject(new CallError("the call has no name", "not_found"));
-    const abort = new Abort(options.signal, taskId === undefined ? unnamed : () => this.transport.cancel(taskId));
+    const abort = new Abort(options.signal, taskId === undefined ? unnamed : () => this.cancel(taskId));
     let frame: Frame;
     try {
       const run = (): Promise<Frame> => this.transport.run(start, abort.dropped);

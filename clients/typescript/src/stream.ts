@@ -24,6 +24,8 @@ export interface Source {
   /** Number of the last frame that is not wanted; -1 for all. */
   readonly after: number;
   readonly signal: AbortSignal | undefined;
+  /** Cancels a call by its id, again if the connection breaks meanwhile. */
+  readonly cancel: (id: string) => Promise<CancelOutcome>;
 }
 
 /**
@@ -89,10 +91,10 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
    *
    * @throws CallError `not_found`: the server does not know it (yet, or any more).
    */
-  cancel(): Promise<CancelOutcome> {
+  async cancel(): Promise<CancelOutcome> {
     const id = this.requestId ?? this.taskId;
     if (id === undefined) throw new CallError("the call has no name yet; read its first frame", "not_found");
-    return this.source.transport.cancel(id);
+    return this.source.cancel(id);
   }
 
   /** Leave: read no more. */
@@ -209,9 +211,9 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
   private finish(): undefined {
     const reply = this.reply;
     this.reply = undefined;
-    if (reply === undefined) return undefined;
-    const end = (): void => (reply.close(), this.abort.done());
-    void Promise.race([reply.next().catch(() => undefined), sleep(END_MS, this.abort.dropped)]).then(end);
+    const end = (): void => (reply?.close(), this.abort.done());
+    if (reply === undefined) end();
+    else void Promise.race([reply.next().catch(() => undefined), sleep(END_MS, this.abort.dropped)]).then(end);
     return undefined;
   }
 }

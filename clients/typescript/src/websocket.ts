@@ -1,6 +1,6 @@
 /** The WebSocket transport: many calls on one socket; what is no call is asked over HTTP, at the same host. */
 
-import { CallError } from "./errors.js";
+import { CallError, ConnectionFailed } from "./errors.js";
 import type { Frame } from "./frame.js";
 import { Inbox } from "./inbox.js";
 import { errorOf } from "./outcome.js";
@@ -106,10 +106,10 @@ export class SocketTransport implements Transport {
     signal: AbortSignal,
   ): Promise<readonly [SharedSocket, Inbox]> {
     const socket = await this.shared(name);
-    const inbox = new Inbox(name, alias, socket.leave);
+    if (signal.aborted || !socket.open) throw new ConnectionFailed("the connection ended before it was used", false);
     if (!socket.takes(name)) return this.attached(name, alias, signal); // another call was faster
+    const inbox = new Inbox(name, alias, socket.leave);
     socket.attach(inbox);
-    if (signal.aborted) inbox.close();
     signal.addEventListener("abort", () => inbox.close(), { once: true });
     return [socket, inbox];
   }

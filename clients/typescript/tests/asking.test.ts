@@ -5,6 +5,8 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { CallError, Client, ConnectionFailed, RemoteProtocolError } from "../src/index.js";
+import { LineSplitter } from "../src/lines.js";
+import { PacketReader } from "../src/packet.js";
 import { ROOT } from "./server.js";
 
 const retry = { attempts: 3, baseS: 0.001, capS: 1 };
@@ -131,5 +133,61 @@ test("a frame that is missing, or comes twice, is a fault of the server", async 
     const body = `${frames.join("\n")}\n`;
     const [client] = answered(() => new Response(body, { headers: { "content-type": "application/x-ndjson" } }));
     await assert.rejects(client.stream("count")[Symbol.asyncIterator]().next(), RemoteProtocolError);
+  }
+});
+
+test("a stream that falls silent counts as dropped, and is read on", async () => {
+  const asked: string[] = [];
+  const headers = { "content-type": "application/x-ndjson" };
+  const frame = (seq: number, status: string, more: {} = {}): string =>
+    `${JSON.stringify({ type: "task", status, task_id: "t", seq, ...more })}\n`;
+  const silent = (signal: AbortSignal): ReadableStream<Uint8Array> =>
+    new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(frame(0, "accepted", { request_id: "r" })));
+        signal.addEventListener("abort", () => controller.error(signal.reason));
+      },
+    });
+  const client = new Client("http://server.test", {
+    retry,
+    silence: 0.02,
+    fetch: async (url, init) => {
+      asked.push(String(url));
+      if (asked.length === 1) return new Response(silent(init?.signal ?? assert.fail()), { headers });
+      return new Response(frame(1, "streaming", { data: "fox" }) + frame(2, "completed"), { headers });
+    },
+  });
+  const items = [];
+  for await (const item of client.stream("count")) items.push(item);
+  assert.deepEqual(items, ["fox"]);
+  assert.equal(asked[1], "http://server.test/tasks/r/events?after=0");
+});
+
+test("lines are the same wherever the bytes are cut, within a letter as well", () => {
+  const text = '{"a":"Hell\u00f6 \u{1f98a}"}\n\r\n{"b":1}\n';
+  const bytes = new TextEncoder().encode(text);
+  for (let cut = 0; cut <= bytes.length; cut += 1) {
+    const lines = new LineSplitter();
+    const found = [...lines.feed(bytes.subarray(0, cut)), ...lines.feed(bytes.subarray(cut))];
+    assert.deepEqual(found, ['{"a":"Hell\u00f6 \u{1f98a}"}', '{"b":1}']);
+  }
+});
+
+test("packets of a WebSocket are the same wherever the bytes are cut, in parts and of every size", () => {
+  const sizes = [0, 1, 125, 126, 65_535, 65_536];
+  for (const size of sizes) {
+    const [head, body] = [size < 126 ? [size] : size < 65_536 ? [126, 0, 0] : [127, 0, 0, 0, 0, 0, 0, 0, 0], Buffer.alloc(size, "x")];
+    const first = Buffer.from([0x01, 1, 0x61]); // a first part, "a", and more to come
+    const last = Buffer.from([0x80, ...head]);
+    if (head.length === 3) last.writeUInt16BE(size, 2);
+    if (head.length === 9) last.writeBigUInt64BE(BigInt(size), 2);
+    const ping = Buffer.from([0x89, 1, 0x62]); // may stand between the parts
+    const bytes = Buffer.concat([first, ping, last, body]);
+    const cuts = [...Array(Math.min(bytes.length, 20)).keys(), bytes.length - 1, bytes.length];
+    for (const cut of cuts) {
+      const reader = new PacketReader();
+      const found = [...reader.feed(bytes.subarray(0, cut)), ...reader.feed(bytes.subarray(cut))];
+      assert.deepEqual(found.map(({ opcode, payload }) => [opcode, payload.length]), [[9, 1], [1, size + 1]]);
+    }
   }
 });

@@ -106,6 +106,14 @@ for (const scheme of ["http", "ws"]) {
       }
     }));
 
+  test(`${scheme}: a signal that was aborted before runs nothing`, () =>
+    using(scheme, async (client) => {
+      const options = { taskId: `never-${scheme}`, signal: AbortSignal.abort() };
+      await raised(CallCancelled, () => client.run("add", { a: 1, b: 2 }, options));
+      await raised(CallCancelled, () => collect(client.stream("count", { n: 1 }, options)));
+      assert.equal((await raised(CallError, () => client.task(options.taskId))).code, "not_found");
+    }));
+
   test(`${scheme}: leaving the loop leaves the call to its onDisconnect`, () =>
     using(scheme, async (client) => {
       const taskId = `left-${scheme}`;
@@ -169,11 +177,11 @@ test("a key travels over HTTP, and in the handshake of a WebSocket", async () =>
   }
 });
 
-test("ws: many calls run on one socket at once", () =>
+test("ws: many calls run at once, 256 of them on one socket", () =>
   using("ws", async (client) => {
-    const counts = Array.from({ length: 100 }, (_, index) => collect(client.stream("count", { n: index })));
+    const counts = Array.from({ length: 300 }, (_, index) => collect(client.stream("count", { n: index % 50 })));
     for (const [index, items] of (await Promise.all(counts)).entries()) {
-      assert.deepEqual(items, Array.from({ length: index }, (_, i) => ({ i })));
+      assert.deepEqual(items, Array.from({ length: index % 50 }, (_, i) => ({ i })));
     }
     const sums = Array.from({ length: 50 }, (_, a) => client.run("add", { a, b: a }));
     assert.deepEqual(await Promise.all(sums), Array.from({ length: 50 }, (_, a) => ({ sum: 2 * a })));
