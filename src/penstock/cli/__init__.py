@@ -11,6 +11,7 @@ import typer
 
 from penstock.cli.annotate import annotate
 from penstock.cli.annotations import verbs as annotation_verbs
+from penstock.cli.bench import bench
 from penstock.cli.call import call
 from penstock.cli.chat import chat
 from penstock.cli.doctor import doctor
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: to draw frames around it would double the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (run, call, chat, top, annotate, gateway, runner, new, inspect, doctor, pull, schema):
+for verb in (run, call, chat, top, bench, annotate, gateway, runner, new, inspect, doctor, pull, schema):
     app.command()(verb)
 app.add_typer(annotation_verbs, name="annotations")
 app.add_typer(keys, name="keys")
