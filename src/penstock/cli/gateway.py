@@ -8,7 +8,7 @@ import typer
 
 from penstock.cli.exits import Exit, fail
 from penstock.cli.failure import describe_failure
-from penstock.cli.logs import log_to_stderr
+from penstock.cli.logs import LogForm, LogFormat, log_to_stderr
 from penstock.cli.serving import (
     AllowHost,
     AllowOrigin,
@@ -62,9 +62,10 @@ def gateway(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     clarifai_port: ClarifaiPort = None,
+    log_format: LogFormat = LogForm.TEXT,
 ) -> None:
     """Serve the commands of runners that dial in, until Ctrl-C."""
-    log_to_stderr()
+    log_to_stderr(log_format)
     settings = read_settings(**locals())
 
     from penstock.compose import build_gateway, build_observer

@@ -9,7 +9,7 @@ import typer
 
 from penstock.cli.exits import Exit, fail
 from penstock.cli.failure import describe_failure
-from penstock.cli.logs import log_to_stderr
+from penstock.cli.logs import LogForm, LogFormat, log_to_stderr
 from penstock.cli.reload import reload_on_change
 from penstock.cli.serving import (
     AllowHost,
@@ -61,6 +61,7 @@ def run(
     kv_replays: KvReplays = None,
     compat: Compat = True,
     reload: Reload = False,
+    log_format: LogFormat = LogForm.TEXT,
 ) -> None:
     """Serve a project, or an engine that needs none, until Ctrl-C."""
     if project is None and engine is None:
@@ -68,7 +69,7 @@ def run(
     if reload:
         reload_on_change(project)
         return
-    log_to_stderr()
+    log_to_stderr(log_format)
     settings = read_settings(**locals())
     try:
         was_ready = _serve(project, engine, settings, compat)

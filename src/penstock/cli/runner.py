@@ -11,7 +11,7 @@ import typer
 from penstock.cli.exits import Exit, fail
 from penstock.cli.failure import describe_failure
 from penstock.cli.labels import read_labels
-from penstock.cli.logs import log_to_stderr
+from penstock.cli.logs import LogForm, LogFormat, log_to_stderr
 from penstock.cli.runner_clarifai import (
     Ca,
     Clarifai,
@@ -72,6 +72,7 @@ def runner(
     threads: Threads = None,
     ca: Ca = None,
     keepalive: Keepalive = None,
+    log_format: LogFormat = LogForm.TEXT,
 ) -> None:
     """Offer a project's commands, or an engine's, to gateways or a server of Clarifai's, until Ctrl-C."""
     if project is None and engine is None:
@@ -81,7 +82,7 @@ def runner(
         fail("name a gateway, such as --gateway ws://127.0.0.1:8000, or a server with --clarifai", Exit.USAGE)
     if url is not None:
         refuse_without_packages()
-    log_to_stderr()
+    log_to_stderr(log_format)
 
     from penstock.compose import build_app
     from penstock.errors import PenstockError

@@ -49,6 +49,7 @@ class Configure(_Message, frozen=True, kw_only=True):
     commands: tuple[str, ...]
     path: tuple[str, ...] = ()  # where modules are found
     log_levels: Mapping[str, int] = {}  # by logger
+    log_json: bool = False  # one object a line
 
 
 class Hello(_Message, frozen=True, kw_only=True):

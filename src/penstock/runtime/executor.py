@@ -214,7 +214,8 @@ class Executor:
             live.fail(error)
         else:
             name = live.start.target
-            _log.error("call %s of %s failed", live.request_id, name, exc_info=error)
+            about = {"request_id": live.request_id, "command": name}
+            _log.error("call %s of %s failed", live.request_id, name, exc_info=error, extra=about)
             live.fail(CallError(f"{name} failed ({type(error).__name__})", ErrorCode.COMMAND_FAILED))
 
     def _cut(self, work: Work) -> Callable[[CancelReason], None]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 
 from penstock.calls.live import Live
+from penstock.calls.log_lines import writes_json
 from penstock.errors import AuthoringError
 from penstock.protocol.session import Configure
 from penstock.runtime.command import BoundCommand
@@ -193,4 +194,5 @@ def _configure(name: str, commands: tuple[str, ...], source: ProjectSource | Non
         commands=commands,
         path=tuple(sys.path),
         log_levels={logger: logging.getLogger(logger).getEffectiveLevel() for logger in ("", "penstock")},
+        log_json=writes_json(),
     )
