@@ -9,11 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from docs.pages import DOCS, ROOT, fences
+from pages.chromium import CHROMIUM, open_page
 
 HOME = ROOT / "clients" / "typescript"
 PAGE = DOCS / "typescript.md"
@@ -86,6 +92,73 @@ def test_it_builds_and_its_tests_pass(compiler: Path) -> None:
     sys.stdout.write("\n".join(re.findall(r"^.*items/s.*$", said, re.MULTILINE)))
     assert code == 0, said
     assert re.search(r"^# pass [1-9]\d", said, re.MULTILINE), said
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_it_works_in_a_page_of_another_origin(compiler: Path, tmp_path: Path) -> None:
+    code, said = with_timeout([str(NODE), str(compiler), "--outDir", str(tmp_path / "dist")], TEST_S)
+    assert code == 0, said
+    with site(tmp_path / "dist" / "src") as origin, served(origin) as url:
+        for address in (url, url.replace("http", "ws", 1)):
+            with open_page(tmp_path / address[:2], f"{origin}/") as page:
+                found = page.evaluate(f"({IN_PAGE})({json.dumps(address)})")
+            assert found == {"items": [{"i": 0}, {"i": 1}], "ended": "caller", "code": "not_found"}
+
+
+IN_PAGE = """async (url) => {
+  const { Client } = await import("/index.js");
+  const client = new Client(url);
+  const items = [];
+  for await (const item of client.stream("count", { n: 2 })) items.push(item);
+  const held = client.stream("hold");
+  const read = async () => { for await (const _ of held) await held.cancel(); };
+  const ended = await read().catch((error) => error.reason);
+  const code = await client.run("nope").catch((error) => error.code);
+  client.close();
+  return { items, ended, code };
+}"""
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """Serves a folder's files, and an empty page, without a word."""
+
+    def do_GET(self) -> None:
+        if self.path == "/":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """Serve a folder as a page's own; give its origin."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as files:
+        thread = Thread(target=files.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{files.server_port}"
+        finally:
+            files.shutdown()
+            thread.join()
+
+
+@contextmanager
+def served(origin: str) -> Iterator[str]:
+    """Serve the project of the client's tests to pages of an origin; give its URL."""
+    command = [sys.executable, "-m", "penstock.cli", "run", str(HOME / "tests" / "project"), "--port", "0"]
+    with subprocess.Popen([*command, "--allow-origin", origin], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"ready on (http:\S+)", process.stdout.readline())
+            assert found is not None
+            yield found[1]
+        finally:
+            process.terminate()
 
 
 def _compile_snippets(compiler: Path) -> None:
