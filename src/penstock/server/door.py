@@ -180,8 +180,8 @@ PREFLIGHT: tuple[Header, ...] = (
     (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
     (
         b"access-control-allow-headers",
-        b"accept, authorization, content-type, last-event-id, traceparent, x-api-key, x-request-id, "
-        b"x-request-timeout",
+        b"accept, authorization, content-type, idempotency-key, last-event-id, traceparent, x-api-key, "
+        b"x-request-id, x-request-timeout",
     ),
     (b"access-control-max-age", b"600"),
 )
