@@ -1,4 +1,5 @@
-"""Every promise has a test or is known to be pending; every behaviour test proves a promise.
+"""Every promise has a test or is known to be pending; every behaviour test proves a promise, but for those of
+features that no promise speaks of.
 
 The test files are read, not imported, so that this holds whatever part of the suite is run.
 """
@@ -19,6 +20,9 @@ TITLES = {
     "Runners that dial out, and the gateway they dial",
     "no issue yet",
 }
+
+BEYOND = {"test_encrypted.py", "test_kv.py", "test_kv_events.py", "test_workflows.py"}
+"""Files about what no promise speaks of: certificates, KV caches, workflows."""
 
 PROMISES = read("promises")
 PENDING = read("pending")
@@ -48,7 +52,7 @@ TESTED = {id for ids in TESTS.values() for id in ids}
 
 def test_every_behaviour_test_names_known_promises() -> None:
     assert len(TESTS) > 80
-    assert {test: ids for test, ids in TESTS.items() if not ids} == {}
+    assert {test for test, ids in TESTS.items() if not ids and test.partition("::")[0] not in BEYOND} == set()
     assert {test: ids for test, ids in TESTS.items() if not set(ids) <= set(PROMISES)} == {}
 
 

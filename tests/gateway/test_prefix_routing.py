@@ -46,7 +46,7 @@ class Slots:
             chain = found.chain()
             slot = self.prefixes.take(chain)
             try:
-                if not self.prefixes._chains[slot]:
+                if not self.prefixes._held[slot]:
                     self.computed.append(system_prompt.partition(" ")[0])
                 yield "well"
                 await asyncio.sleep(0)
