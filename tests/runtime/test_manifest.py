@@ -135,7 +135,10 @@ def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
             "name: a\ncommands: {x: {isolation: fork}}",
             "'thread' or 'process' (not 'fork')",
         ),
-        ("name: a\ncommands: {x: {openai: images}}", "2: commands.x.openai: should be 'chat' (not 'images')"),
+        (
+            "name: a\ncommands: {x: {openai: images}}",
+            "2: commands.x.openai: should be 'chat', 'completion', 'embeddings' or 'transport' (not 'images')",
+        ),
         (
             "name: a\ncommands: {x: {idempotent: maybe}}",
             "2: commands.x.idempotent: should be a valid boolean",
