@@ -137,7 +137,7 @@ def test_names_that_yaml_takes_for_something_else(tmp_path: Path) -> None:
         ),
         (
             "name: a\ncommands: {x: {openai: images}}",
-            "2: commands.x.openai: should be 'chat', 'completion', 'embeddings' or 'transport' (not 'images')",
+            "2: commands.x.openai: should be 'chat', 'completion', 'embeddings' or 'transport' (not",
         ),
         (
             "name: a\ncommands: {x: {idempotent: maybe}}",
