@@ -108,6 +108,15 @@ async def test_another_request_under_the_same_key_is_a_conflict(client: httpx.As
     assert (other.status_code, other.json()["code"]) == (409, "conflict")
 
 
+async def test_a_stream_is_another_request_than_an_answer(client: httpx.AsyncClient) -> None:
+    body, key = {"command": "count", "input": {}}, {"Idempotency-Key": "k"}
+    accepts = ("application/x-ndjson", "application/json")
+    first, other = [
+        await client.post("/v2/execute", json=body, headers={**key, "Accept": kind}) for kind in accepts
+    ]
+    assert (first.status_code, other.status_code) == (200, 409)
+
+
 async def test_what_failed_runs_anew(client: httpx.AsyncClient, seen: SimpleNamespace) -> None:
     assert (await run(client, text="fail")).status_code == 500
     assert ((await run(client, text="fail")).json()["data"], seen.ran) == (2, 2)

@@ -63,7 +63,8 @@ class Once:
         if key is None:
             return await self._open(exchange, starts)
         named = (exchange.caller.key, key)
-        digest = hashlib.sha256(exchange.scope["path"].encode() + b"\0" + body).digest()
+        streams = b"".join(b"\1" if start.is_stream else b"\0" for start in starts)  # a header may say so
+        digest = hashlib.sha256(exchange.scope["path"].encode() + b"\0" + streams + b"\0" + body).digest()
         while (asked := self._asked.get(named)) is not None:
             if asked.digest != digest:
                 text = f"the Idempotency-Key {key[:40]!r} came with another request before"
