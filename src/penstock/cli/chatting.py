@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 import sys
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -25,7 +26,7 @@ from penstock.client import AsyncClient
 from penstock.errors import CallCancelled, CallError, PenstockError
 from penstock.protocol.openai_api.pieces import piece_of
 
-SLICE_S = 0.2
+SLICE_S = 0.02
 
 HELP = """\
 /reset          forget what was said
@@ -188,7 +189,9 @@ class Chatting:
 
 
 def _wait(answering: Future[None]) -> None:
-    # A Ctrl-C that comes just before this thread sleeps is seen when it wakes; on Windows any is.
-    while not answering.done():
-        wait((answering,), timeout=SLICE_S)
+    # Without a lock: a Ctrl-C that comes while this thread takes one leaves it taken, and nothing would end.
+    over: list[Future[None]] = []
+    answering.add_done_callback(over.append)
+    while not over:
+        time.sleep(SLICE_S)
     answering.result()
