@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -20,13 +19,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from penstock.cli.conversation import ChatModel, Conversation, chat_models, choose
 from penstock.cli.exits import Exit
+from penstock.cli.interrupts import Interrupts
 from penstock.cli.output import TextOutput
 from penstock.cli.turns import Turn, is_terminal, read_piped, read_turn, read_typed
 from penstock.client import AsyncClient
 from penstock.errors import CallCancelled, CallError, PenstockError
 from penstock.protocol.openai_api.pieces import piece_of
-
-SLICE_S = 0.02
 
 HELP = """\
 /reset          forget what was said
@@ -137,18 +135,18 @@ class Chatting:
         """Print what is answered, and return it; None if that was interrupted before anything was said."""
         task_id, said = f"chat-{secrets.token_hex(8)}", list[str]()
         given = self._conversation.input_for(self._model, question)
-        answering = portal.start_task_soon(self._print_answer, task_id, given, said)
-        try:
-            _wait(answering)
-        except KeyboardInterrupt:
+        with Interrupts() as interrupts:
+            answering = portal.start_task_soon(self._print_answer, task_id, given, said)
+            if interrupts.end_first(answering):
+                answering.result()
+                return "".join(said)
             portal.call(self._cancel, task_id, answering)
-            with suppress(CallCancelled, CancelledError):
-                _wait(answering)
-            if not self._at_terminal:
-                raise
-            print("(cancelled)")
-            return "".join(said) or None
-        return "".join(said)
+            if not interrupts.end_first(answering, after=1) or not self._at_terminal:
+                raise KeyboardInterrupt
+        with suppress(CallCancelled, CancelledError):
+            answering.result()
+        print("(cancelled)")
+        return "".join(said) or None
 
     async def _print_answer(self, task_id: str, given: Mapping[str, Any], said: list[str]) -> None:
         output = TextOutput()
@@ -186,12 +184,3 @@ class Chatting:
             self._model = choose(self._models, name)
         except CallError as error:
             print(error.message)
-
-
-def _wait(answering: Future[None]) -> None:
-    # Without a lock: a Ctrl-C that comes while this thread takes one leaves it taken, and nothing would end.
-    over: list[Future[None]] = []
-    answering.add_done_callback(over.append)
-    while not over:
-        time.sleep(SLICE_S)
-    answering.result()
