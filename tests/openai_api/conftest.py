@@ -81,12 +81,14 @@ def project(seen: SimpleNamespace) -> Runtime:
 
     @rt.streaming_command("relay_stream", openai="transport", model="relayed")
     async def relay_stream(msg: str) -> AsyncIterator[str]:
-        fails = json.loads(msg).get("user") == "fail"
+        does = json.loads(msg).get("user")
         for word in ("one", " two"):
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
             chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
             yield json.dumps({**chunk, "choices": [choice]}, indent=1)
-        if fails:
+        if does == "hang":
+            await seen.hang()
+        if does == "fail":
             yield json.dumps({"code": 21313, "description": "Model predict failed"})
 
     @rt.command("wrong", openai="embeddings")
@@ -116,6 +118,13 @@ def seen() -> SimpleNamespace:
 async def url(seen: SimpleNamespace) -> AsyncIterator[str]:
     """Where the models are served."""
     async with App(project(seen)) as app, hosted(app) as (_, (host, port)):
+        yield f"http://{host}:{port}"
+
+
+@pytest.fixture
+async def lively_url(seen: SimpleNamespace) -> AsyncIterator[str]:
+    """Where they are served by a server that is never silent for long."""
+    async with App(project(seen)) as app, hosted(app, silent_s=0.05) as (_, (host, port)):
         yield f"http://{host}:{port}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,3 +75,32 @@ async def test_a_stream_can_be_read_again(url: str) -> None:
     assert again.text.splitlines() == lines[1:]
     assert (record["status"], record["command"]) == ("completed", "talk")
     assert "result" not in record
+
+
+HANG = [{"role": "user", "content": "one hang"}]
+SILENT = {
+    "chat": ("/v1/chat/completions", {"model": "talker", "messages": HANG}),
+    "choices": ("/v1/chat/completions", {"model": "talker", "messages": HANG, "n": 2}),
+    "response": ("/v1/responses", {"model": "talker", "input": "one hang"}),
+    "transport": ("/v1/chat/completions", {"model": "relayed", "messages": HANG, "user": "hang"}),
+}
+
+
+@pytest.mark.parametrize("which", SILENT)
+async def test_a_silent_stream_gets_a_comment_now_and_then(lively_url: str, which: str) -> None:
+    path, body = SILENT[which]
+    with anyio.fail_after(10):
+        async with (
+            httpx.AsyncClient(base_url=lively_url) as client,
+            client.stream("POST", path, json={**body, "stream": True}) as answer,
+        ):
+            lines = [line async for line in _until_comments(answer, 2)]
+    assert any("one" in line for line in lines if line.startswith("data: "))
+
+
+async def _until_comments(answer: httpx.Response, wanted: int) -> AsyncIterator[str]:
+    async for line in answer.aiter_lines():
+        yield line
+        wanted -= line.startswith(":")
+        if not wanted:
+            return

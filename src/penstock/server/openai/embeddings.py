@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.dispatch import Batch, Dispatcher
+from penstock.protocol.dispatch import Batch
 from penstock.protocol.messages import Start, WireForm
 from penstock.protocol.openai_api.requests import EmbeddingBody, read_openai
 from penstock.server.exchange import Exchange
-from penstock.server.once import Once
 from penstock.server.openai.choices import fault_of, reading
+from penstock.server.openai.desk import Desk
 from penstock.server.openai.models import find_model
-from penstock.server.openai.transport import Transport
 from penstock.server.requests import timeout_of
 
 
@@ -31,25 +30,22 @@ class EmbeddingRoutes:
     """Answers requests for vectors.
 
     Args:
-        dispatcher: Whose models they are.
-        once: Opens the calls.
+        desk: Takes them in.
     """
 
-    def __init__(self, dispatcher: Dispatcher, once: Once) -> None:
-        self._dispatcher = dispatcher
-        self._once = once
-        self._transport = Transport(once)
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     async def create(self, exchange: Exchange) -> None:
         """`POST /v1/embeddings`: turn texts into vectors."""
-        text, described = await exchange.json_body(), await self._dispatcher.describe()
-        if await self._transport.answered(exchange, text, described, "/embeddings"):
+        received = await self._desk.received(exchange)
+        if await self._desk.handed_on(exchange, received, "/embeddings"):
             return
-        body = read_openai(text, EmbeddingBody)
-        model = find_model(described, body.model, "embeddings")
+        body = read_openai(received.body, EmbeddingBody)
+        model = find_model(received.described, body.model, "embeddings")
         given = msgspec.json.encode(body.input_for(model.input_schema))
         start = Start(command=model.command, input=given, timeout_s=timeout_of(exchange))
-        [call] = await self._once.open(exchange, text, start)
+        [call] = await self._desk.once.open(exchange, received.body, start)
         async with reading(exchange, [call]) as [reader]:
             async for batch in reader:
                 if (fault := fault_of(batch)) is not None:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 
 from penstock.calls.ids import new_id
-from penstock.calls.tasks import TaskOwner
 from penstock.protocol.call import State
 from penstock.protocol.codec import SSE_KEEPALIVE
-from penstock.protocol.dispatch import Batch, Dispatcher
+from penstock.protocol.dispatch import Batch, FrameReader
 from penstock.protocol.messages import Start
 from penstock.protocol.openai_api.requests import read_openai
-from penstock.protocol.openai_api.responses import CLOSING, OPENING, ResponseBody, ResponseForm
+from penstock.protocol.openai_api.responses import OPENING, ResponseBody, ResponseForm
 from penstock.server.exchange import Exchange
-from penstock.server.keepalive import KeepAlive
-from penstock.server.once import Once
 from penstock.server.openai.choices import Chosen, begun, chained, fault_of, reading, together
+from penstock.server.openai.desk import Desk
 from penstock.server.openai.models import find_model
-from penstock.server.openai.transport import Transport
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
 
@@ -51,26 +47,19 @@ class ResponseRoutes:
     """Answers requests for responses.
 
     Args:
-        dispatcher: Whose models they are.
-        once: Opens the calls.
-        keepalive: Looks after silent streams.
-        tasks: Owns what must run beside a request.
+        desk: Takes them in.
     """
 
-    def __init__(self, dispatcher: Dispatcher, once: Once, keepalive: KeepAlive, tasks: TaskOwner) -> None:
-        self._dispatcher = dispatcher
-        self._once = once
-        self._keepalive = keepalive
-        self._tasks = tasks
-        self._transport = Transport(once)
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     async def create(self, exchange: Exchange) -> None:
         """`POST /v1/responses`: answer once."""
-        text, described = await exchange.json_body(), await self._dispatcher.describe()
-        if await self._transport.answered(exchange, text, described, "/responses"):
+        received = await self._desk.received(exchange)
+        if await self._desk.handed_on(exchange, received, "/responses"):
             return
-        body = read_openai(text, ResponseBody)
-        model = find_model(described, body.model, "chat")
+        body = read_openai(received.body, ResponseBody)
+        model = find_model(received.described, body.model, "chat")
         form = ResponseForm(id=f"resp_{new_id()}", model=model.id, created=int(exchange.wall()))
         start = Start(
             command=model.command,
@@ -80,14 +69,16 @@ class ResponseRoutes:
             is_stream=True,
             timeout_s=timeout_of(exchange),
         )
-        calls = await self._once.open(exchange, text, start)
+        calls = await self._desk.once.open(exchange, received.body, start)
         form = msgspec.structs.replace(form, id=calls[0].task_id)  # it may be a response begun before
-        async with reading(exchange, calls) as readers, aclosing(together(readers, self._tasks)) as batches:
-            with self._keepalive.watching(readers[0]) as pulse:
-                if body.stream:
-                    await self._stream(exchange, form, batches, lambda: setattr(pulse, "quiet", 0))
-                else:
-                    await self._whole(exchange, batches)
+        async with (
+            reading(exchange, calls) as readers,
+            aclosing(together(readers, self._desk.tasks)) as batches,
+        ):
+            if body.stream:
+                await self._stream(exchange, form, readers[0], batches)
+            else:
+                await self._whole(exchange, batches)
 
     async def _whole(self, exchange: Exchange, batches: AsyncIterator[Chosen]) -> None:
         async for _, batch in batches:
@@ -97,16 +88,17 @@ class ResponseRoutes:
                 await exchange.reply(200, bytes(_event(batch.lines[-1]).response))
 
     async def _stream(
-        self, exchange: Exchange, form: ResponseForm, batches: AsyncIterator[Chosen], moved: Any
+        self, exchange: Exchange, form: ResponseForm, reader: FrameReader, batches: AsyncIterator[Chosen]
     ) -> None:
         first = await begun(batches)
         if not first:
             return
         await exchange.start(200, SSE.headers)
-        async for _, batch in chained(first, batches):
-            moved()
-            part = b"".join(map(_sse, _with_context(form, batch))) or SSE_KEEPALIVE
-            await exchange.outlet.write(part, more=batch.ending is None)
+        with self._desk.keepalive.watching(reader) as pulse:
+            async for _, batch in chained(first, batches):
+                pulse.quiet = 0
+                part = b"".join(map(_sse, _with_context(form, batch))) or SSE_KEEPALIVE
+                await exchange.outlet.write(part, more=batch.ending is None)
 
 
 def _with_context(form: ResponseForm, batch: Batch) -> list[bytes]:
@@ -116,7 +108,6 @@ def _with_context(form: ResponseForm, batch: Batch) -> list[bytes]:
         number = batch.first_seq + len(lines) - 1 + OPENING
         text = "".join(part.text for message in _whole_of(lines[-1]).output for part in message.content)
         lines[-1:-1] = map(msgspec.json.encode, form.closing(text, number))
-        assert len(form.closing(text, number)) == CLOSING
     if lines and batch.first_seq == 0:
         lines[1:1] = map(msgspec.json.encode, form.opening())
     return lines

@@ -13,6 +13,7 @@ from penstock.protocol.dispatch import Dispatcher
 from penstock.server.exchange import Exchange
 from penstock.server.keepalive import KeepAlive
 from penstock.server.once import Once
+from penstock.server.openai.desk import Desk
 from penstock.server.openai.embeddings import EmbeddingRoutes
 from penstock.server.openai.models import Model, models_of
 from penstock.server.openai.responses import ResponseRoutes
@@ -33,9 +34,10 @@ class OpenAIRoutes:
 
     def __init__(self, dispatcher: Dispatcher, once: Once, keepalive: KeepAlive, tasks: TaskOwner) -> None:
         self._dispatcher = dispatcher
-        self._texts = TextRoutes(dispatcher, once, keepalive, tasks)
-        self._responses = ResponseRoutes(dispatcher, once, keepalive, tasks)
-        self._embeddings = EmbeddingRoutes(dispatcher, once)
+        desk = Desk(dispatcher, once, keepalive, tasks)
+        self._texts = TextRoutes(desk)
+        self._responses = ResponseRoutes(desk)
+        self._embeddings = EmbeddingRoutes(desk)
 
     def table(self) -> Mapping[str, Mapping[str, Handler]]:
         """Return what answers, by path and method."""

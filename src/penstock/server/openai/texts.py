@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 
 from penstock.calls.ids import new_id
-from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import SSE_KEEPALIVE
-from penstock.protocol.dispatch import Dispatcher, FrameReader, LiveCall
+from penstock.protocol.dispatch import FrameReader, LiveCall
 from penstock.protocol.messages import Start
 from penstock.protocol.openai_api.chunks import ChunkForm
 from penstock.protocol.openai_api.errors import openai_error
@@ -24,12 +23,10 @@ from penstock.protocol.openai_api.requests import (
     read_openai,
 )
 from penstock.server.exchange import Exchange
-from penstock.server.keepalive import KeepAlive
-from penstock.server.once import Once
 from penstock.server.openai.answers import Choice, chat_completion, text_completion, total_usage, usage_chunk
 from penstock.server.openai.choices import Chosen, begun, chained, fault_of, reading, together
+from penstock.server.openai.desk import Desk, Received
 from penstock.server.openai.models import Model, find_model
-from penstock.server.openai.transport import Transport
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
 
@@ -77,40 +74,33 @@ class TextRoutes:
     """Answers requests for text.
 
     Args:
-        dispatcher: Whose models they are.
-        once: Opens the calls.
-        keepalive: Looks after silent streams.
-        tasks: Owns what reads several calls at once.
+        desk: Takes them in.
     """
 
-    def __init__(self, dispatcher: Dispatcher, once: Once, keepalive: KeepAlive, tasks: TaskOwner) -> None:
-        self._dispatcher = dispatcher
-        self._once = once
-        self._keepalive = keepalive
-        self._tasks = tasks
-        self._transport = Transport(once)
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /v1/chat/completions`: continue a conversation."""
-        text, described = await exchange.json_body(), await self._dispatcher.describe()
-        if await self._transport.answered(exchange, text, described, "/chat/completions"):
+        received = await self._desk.received(exchange)
+        if await self._desk.handed_on(exchange, received, "/chat/completions"):
             return
-        body = read_openai(text, ChatBody)
-        model = find_model(described, body.model, "chat")
+        body = read_openai(received.body, ChatBody)
+        model = find_model(received.described, body.model, "chat")
         asked = Asked(model, body, [body.input_for(model.input_schema)], body.choices())
-        await self._run(exchange, text, asked)
+        await self._run(exchange, received, asked)
 
     async def complete(self, exchange: Exchange) -> None:
         """`POST /v1/completions`: continue a text, or several."""
-        text = await exchange.json_body()
-        body = read_openai(text, CompletionBody)
-        model = find_model(await self._dispatcher.describe(), body.model, "completion")
+        received = await self._desk.received(exchange)
+        body = read_openai(received.body, CompletionBody)
+        model = find_model(received.described, body.model, "completion")
         inputs = [body.input_for(prompt, model.input_schema) for prompt in body.prompts()]
         if not 1 <= len(inputs) * body.choices() <= MAX_CHOICES:
             raise CallError(f"prompt: 1 to {MAX_CHOICES} choices at once", ErrorCode.INVALID_ARGUMENT)
-        await self._run(exchange, text, Asked(model, body, inputs, body.choices()))
+        await self._run(exchange, received, Asked(model, body, inputs, body.choices()))
 
-    async def _run(self, exchange: Exchange, text: bytes, asked: Asked) -> None:
+    async def _run(self, exchange: Exchange, received: Received, asked: Asked) -> None:
         identity = ChunkForm(
             kind="chat" if asked.model.kind == "chat" else "completion",
             id=f"{_PREFIX[asked.model.kind]}-{new_id()}",
@@ -119,9 +109,12 @@ class TextRoutes:
             usage=_shows_usage(asked.body),
         )
         starts = _starts(asked, identity, timeout_of(exchange))
-        calls = await self._once.open(exchange, text, *starts)
+        calls = await self._desk.once.open(exchange, received.body, *starts)
         identity = msgspec.structs.replace(identity, id=calls[0].task_id)  # it may be an answer begun before
-        async with reading(exchange, calls) as readers, aclosing(together(readers, self._tasks)) as batches:
+        async with (
+            reading(exchange, calls) as readers,
+            aclosing(together(readers, self._desk.tasks)) as batches,
+        ):
             answer = self._stream if asked.body.stream else self._whole
             await answer(exchange, Answer(asked, identity, calls, readers), batches)
 
@@ -145,7 +138,7 @@ class TextRoutes:
         await exchange.start(200, SSE.headers)
         open_choices = len(answer.calls)
         with ExitStack() as stack:
-            pulses = [stack.enter_context(self._keepalive.watching(reader)) for reader in answer.readers]
+            pulses = [stack.enter_context(self._desk.keepalive.watching(reader)) for reader in answer.readers]
             async for index, batch in chained(first, batches):
                 pulses[index].quiet = 0
                 if (fault := fault_of(batch)) is not None:

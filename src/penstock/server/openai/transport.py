@@ -4,20 +4,26 @@ Clarifai's ``OpenAIModelClass`` does by ``openai_transport`` and ``openai_stream
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
+from penstock.protocol.codec import SSE_KEEPALIVE
 from penstock.protocol.depth import check_depth
 from penstock.protocol.dispatch import Batch, Description
 from penstock.protocol.messages import Start, WireForm
 from penstock.protocol.openai_api.errors import openai_error
 from penstock.server.exchange import Exchange
+from penstock.server.keepalive import KeepAlive
 from penstock.server.once import Once
 from penstock.server.openai.choices import fault_of, reading
 from penstock.server.openai.models import transports_of
 from penstock.server.pump import SSE
 from penstock.server.requests import timeout_of
+
+Endpoint: TypeAlias = Literal["/chat/completions", "/responses", "/embeddings"]
+"""What such a model is told of the route that was asked."""
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -40,23 +46,30 @@ class Transport:
 
     Args:
         once: Opens the calls.
+        keepalive: Looks after silent streams.
     """
 
-    def __init__(self, once: Once) -> None:
+    def __init__(self, once: Once, keepalive: KeepAlive) -> None:
         self._once = once
+        self._keepalive = keepalive
 
-    async def answered(self, exchange: Exchange, body: bytes, described: Description, endpoint: str) -> bool:
+    async def answered(
+        self, exchange: Exchange, body: bytes, described: Description, endpoint: Endpoint
+    ) -> bool:
         """Answer a request if it is for such a model; returns whether it is.
 
         Raises:
             CallError: The model refused it, or failed.
         """
+        whole, streamed = (transports_of(described, streaming=streaming) for streaming in (False, True))
+        if not (whole or streamed):
+            return False
         check_depth(body)
         try:
             asked = msgspec.json.decode(body, type=_Asked)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return False  # whoever reads it next says what is wrong with it
-        command = transports_of(described, streaming=bool(asked.stream)).get(asked.model)
+        command = (streamed if asked.stream else whole).get(asked.model)
         if command is None:
             return False
         message = msgspec.json.decode(body) | {"openai_endpoint": endpoint}
@@ -82,19 +95,28 @@ class Transport:
     async def _stream(self, exchange: Exchange, body: bytes, start: Start) -> None:
         [call] = await self._once.open(exchange, body, start)
         async with reading(exchange, [call]) as [reader]:
-            async for batch in reader:
-                events, fault = _events(batch)
-                if fault is not None and not (events or exchange.started):
-                    raise fault
-                over = fault is not None or batch.ending is not None
-                if over:
-                    events += _DONE if fault is None else b"data: %b\n\n" % openai_error(fault)
-                if events and not exchange.started:
-                    await exchange.start(200, SSE.headers)
-                if events:
-                    await exchange.outlet.write(events, more=not over)
-                if over:
-                    return
+            with self._keepalive.watching(reader) as pulse:
+                async for batch in reader:
+                    pulse.quiet = 0
+                    if await self._write(exchange, batch):
+                        return
+
+    async def _write(self, exchange: Exchange, batch: Batch) -> bool:
+        """Write what a batch adds; returns whether that was the end.  Until the model has said something its
+        answer may still be a status."""
+        events, fault = _events(batch)
+        if not exchange.started and not events:
+            if fault is not None:
+                raise fault
+            if batch.ending is None:
+                return False
+        over = fault is not None or batch.ending is not None
+        if over:
+            events += _DONE if fault is None else b"data: %b\n\n" % openai_error(fault)
+        if not exchange.started:
+            await exchange.start(200, SSE.headers)
+        await exchange.outlet.write(events or SSE_KEEPALIVE, more=not over)
+        return over
 
 
 def _events(batch: Batch) -> tuple[bytes, CallError | None]:
