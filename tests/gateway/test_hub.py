@@ -1092,3 +1092,17 @@ async def test_what_runners_offer_is_merged(world: World) -> None:
     two.say(Close())
     two.drop()
     assert set((await world.hub.describe()).commands) == {"a"}
+
+
+async def test_what_is_described_is_what_the_runners_that_are_there_offer(world: World) -> None:
+    async def commands() -> list[str]:
+        return list((await world.hub.describe()).commands)
+
+    assert await commands() == []
+    world.runner("one", PREDICT)
+    assert await commands() == ["predict"]
+    world.runner("two", Offer(name="add"))
+    assert await commands() == ["predict", "add"]
+    assert await world.hub.describe() is await world.hub.describe()  # requests ask often
+    world.hub.remove("one")
+    assert await commands() == ["add"]

@@ -265,6 +265,15 @@ async def test_what_it_serves_is_described(serve: Any, zoo: Zoo) -> None:
     assert (health.status, health.in_flight, health.name) == ("healthy", 0, "zoo")
 
 
+async def test_what_a_loader_brings_is_described_once_it_is_there(zoo: Zoo) -> None:
+    app = App(lambda aborts: zoo.runtime)
+    assert (await app.describe()).commands == {}
+    async with app:
+        described = await app.describe()
+        assert set(described.commands) == set(zoo.runtime.commands)
+        assert await app.describe() is described  # requests ask often
+
+
 # -- drain and close -----------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ from penstock.runtime.command import BoundCommand
 from penstock.runtime.forwarding import Forwarding
 from penstock.runtime.hosting import Hosting
 from penstock.runtime.manifest import Manifest
-from penstock.runtime.offers import OfferedInput, bind_offer, describe_offer
+from penstock.runtime.offers import OfferedInput, bind_offer, describe_offers
 from penstock.runtime.opening import Opener, Served
 from penstock.runtime.state import CLEANUP, INITIALIZE, ProjectState
 
@@ -74,6 +74,7 @@ class Hub(Hosting):
         self._commands: dict[str, BoundCommand] = {}
         self._admissions: dict[str, RunnerAdmission] = {}
         self._workflows = OfferedWorkflows()
+        self._described: Description | None = None  # until other runners are there
         served = Served(
             self._manifest,
             self._commands,
@@ -127,7 +128,7 @@ class Hub(Hosting):
                 else:
                     await self._have_checked(start.command, start.input)
             except CallError as error:
-                self._observer.refused(error)
+                self._observer.refused(error, start)
                 raise
         return await super().open(start, caller)
 
@@ -144,14 +145,10 @@ class Hub(Hosting):
 
     async def describe(self) -> Description:
         """See ``Dispatcher.describe``: what the runners that are there offer."""
-        offers = self.runners.offers()
-        return Description(
-            name=self._manifest.name,
-            version=self._manifest.version,
-            default_command=self.default_command,
-            commands={name: describe_offer(offer) for name, offer in offers.items()},
-            workflows={name: plan.describe() for name, plan in self._workflows.offered().items()},
-        )
+        if self._described is None:
+            offers, workflows = self.runners.offers(), self._workflows.offered()
+            self._described = describe_offers(self._manifest, self.default_command, offers, workflows)
+        return self._described
 
     @property
     def default_command(self) -> str:
@@ -227,6 +224,7 @@ class Hub(Hosting):
         self.runners.make_room(runner.name)
         runner.prepared = self._initial is None or INITIALIZE not in runner.offers
         self.runners.add(runner)
+        self._described = None
         for offer in runner.offers.values():
             self._offer(offer)
         if runner.workflows:
@@ -282,6 +280,7 @@ class Hub(Hosting):
         """See ``Watcher.gone``."""
         self.runners.discard(runner)
         self._workflows.discard(runner)
+        self._described = None
         self._resize(runner)
         self.runners.serve()
         for name in runner.offers:

@@ -71,6 +71,7 @@ class App(Hosting):
         self._watchdog: Watchdog | None = None
         self._commands: Mapping[str, BoundCommand] = {}
         self._workflows: Mapping[str, Workflow] = {}
+        self._described: Description | None = None
         self._admissions: dict[str, Admission] = {}
         self._state = ProjectState({}, self._retiring.start)
         settings, grace_s = processes or ProcessSettings(), self.limits.cancel_grace_s
@@ -175,7 +176,9 @@ class App(Hosting):
 
     async def describe(self) -> Description:
         """See ``Dispatcher.describe``."""
-        return describe(self._manifest, self._commands, self._workflows)
+        if self._described is None:
+            self._described = describe(self._manifest, self._commands, self._workflows)
+        return self._described
 
     # -- inside --------------------------------------------------------------------------------------
 
@@ -198,6 +201,7 @@ class App(Hosting):
         self._manifest = runtime.manifest
         self._commands = runtime.bound_commands()
         self._workflows = check_fit(self._manifest, self._commands)
+        self._described = None
         self._isolation = self._isolate(self._commands, self._manifest.workers)
         self._state = ProjectState(self._isolation.keep(self._commands), self._retiring.start)
         here = [bound for name, bound in self._commands.items() if self._isolation.pool(name) is None]

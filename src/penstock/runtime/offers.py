@@ -8,13 +8,15 @@ from typing import Any, NoReturn
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.dispatch import CommandDescription
+from penstock.protocol.dispatch import CommandDescription, Description
 from penstock.protocol.messages import OnDisconnect
 from penstock.protocol.runners import Offer, OfferedTimeouts
 from penstock.runtime.command import BoundCommand, Command, Kind
+from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_parts import CommandSettings, Timeouts
 from penstock.runtime.parameters import InputSchema
 from penstock.runtime.plain_input import plainly_fits
+from penstock.runtime.workflow import Workflow
 
 MAX_CHECKED = 64 * 1024  # bytes of an input that is checked here; larger ones would hold up other calls
 _FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -77,6 +79,24 @@ def describe_offer(offer: Offer) -> CommandDescription:
         item_schema=offer.item_schema,
         openai=offer.openai,
         model=offer.model,
+    )
+
+
+def describe_offers(
+    manifest: Manifest, default: str, offers: Mapping[str, Offer], workflows: Mapping[str, Workflow]
+) -> Description:
+    """Return what serves offers, and the workflows that come with them.
+
+    Args:
+        manifest: Its name and version.
+        default: The command of calls that name none.
+    """
+    return Description(
+        name=manifest.name,
+        version=manifest.version,
+        default_command=default,
+        commands={name: describe_offer(offer) for name, offer in offers.items()},
+        workflows={name: workflow.describe() for name, workflow in workflows.items()},
     )
 
 
