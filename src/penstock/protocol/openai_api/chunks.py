@@ -6,6 +6,7 @@ last says why it ended.  A call that did not complete ends with OpenAI's error o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class ChunkForm(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-class ChunkWriter(FrameWriter):
+class ChunkWriter(FrameWriter, ABC):
     """Writes a call's frames as chunks of one choice.
 
     Args:
@@ -87,8 +88,9 @@ class ChunkWriter(FrameWriter):
         assert error is not None
         return openai_error(error)
 
+    @abstractmethod
     def _last(self, text: str, reason: str) -> bytes:
-        raise NotImplementedError
+        """Write the last chunk: what is left to say, and why the answer ended."""
 
 
 class ChatWriter(ChunkWriter):
