@@ -137,9 +137,8 @@ def test_a_failure_is_raised_before_the_start_and_is_the_end_after_it() -> None:
     failed = reading()
     error = CallError("no memory", ErrorCode.RESOURCE_EXHAUSTED)
     with pytest.raises(CallError, match="no memory"):
-        failed.broken(error)
+        failed.failed(error)
     failed.begin(1, 20)
-    (end,) = failed.broken(error)
-    assert isinstance(end, EngineEnd)
+    end = failed.failed(error)
     assert end.error is not None
     assert (end.finish_reason, end.error.code) == ("error", "resource_exhausted")

@@ -17,6 +17,7 @@ import anyio
 from penstock.calls import ambient
 from penstock.calls.caches import CACHES
 from penstock.calls.engine_cache import EngineCache, KVNeed
+from penstock.engines.answer import Answer
 from penstock.engines.base import Engine
 from penstock.engines.handoff import Handoff
 from penstock.engines.slots import SlotThreads
@@ -135,26 +136,6 @@ class EmbeddedEngine(Engine):
             raise self.closed_error()
 
 
-class Reading(Protocol):
-    """Makes events of what the model says."""
-
-    ended: bool
-    """The end event was given."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether the start event was given."""
-        ...
-
-    def broken(self, error: CallError) -> list[EngineEvent]:
-        """The end of an answer that failed.
-
-        Raises:
-            CallError: ``error``, when the answer had not begun.
-        """
-        ...
-
-
 class Generation(ABC):
     """One request on its way through a slot; made on the event loop, run in a slot's thread.
 
@@ -164,7 +145,7 @@ class Generation(ABC):
         reading: What is known of the answer.
     """
 
-    def __init__(self, engine: EmbeddedEngine, library: str, reading: Reading) -> None:
+    def __init__(self, engine: EmbeddedEngine, library: str, reading: Answer) -> None:
         self.handoff: Handoff[EngineEvent] = Handoff(asyncio.get_running_loop())
         self.failure: CallError | None = None
         self.stopping = False
@@ -235,8 +216,7 @@ class Generation(ABC):
     def _fail(self, error: CallError) -> None:
         # Before the first event a failure is raised; after it, it is the end event.
         try:
-            for event in self._outcome.broken(error):
-                self.handoff.put(event)
+            self.handoff.put(self._outcome.failed(error))
         except CallError as refusal:
             self.failure = refusal
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from penstock.engines.base import error_event
+from penstock.engines.answer import Answer
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
 from penstock.errors import CallError, ErrorCode
@@ -29,7 +29,7 @@ Chunk = Mapping[str, Any]
 _NO_TIMINGS: Mapping[str, float] = {}
 
 
-class LlamaReading:
+class LlamaReading(Answer):
     """Turns the chunks of one answer into events; it is fed from the engine's thread.
 
     Stop strings are looked for here, not in llama.cpp: that one loses text it holds back when the answer
@@ -49,27 +49,14 @@ class LlamaReading:
         clock: Callable[[], float],
         tokens_of: Callable[[str], list[int]],
     ) -> None:
-        self.ended = False
-        self._request = request
-        self._engine_id = engine_id
-        self._clock = clock
+        super().__init__(request, engine_id, clock)
         self._tokens_of = tokens_of
         self._stops = StopFilter(request.sampling.stop)
         self._timings = _NO_TIMINGS
         self._prompt_tokens: int | None = None
         self._counted = 0
         self._pending_ids: list[int] = []
-        self._texts: list[str] = []
-        self._ids: list[int] = []
-        self._delta_times: list[float] = []
-        self._queued_at = clock()
-        self._scheduled_at: float | None = None
         self._executed_at: float | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether the start event was given."""
-        return self._scheduled_at is not None
 
     @property
     def evaluated(self) -> bool:
@@ -91,11 +78,6 @@ class LlamaReading:
         """The ids of the answer so far."""
         return self._ids
 
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return "".join(self._texts)
-
     def feed(self, chunk: Chunk) -> Iterator[EngineEvent]:
         """The events one chunk makes, often none; each is given before the rest of the chunk is read.
 
@@ -103,10 +85,10 @@ class LlamaReading:
             CallError: llama.cpp refused the request.
         """
         if "error" in chunk:
-            yield from self.broken(_fault(chunk["error"], self._request))
+            yield self.failed(_fault(chunk["error"], self.request))
             return
         now = self._clock()
-        if self._scheduled_at is None:
+        if not self.begun:
             yield self._start(chunk, now)
         timings = self._timings = chunk.get("timings") or self._timings
         if self._executed_at is None and timings.get("predicted_n"):
@@ -123,34 +105,11 @@ class LlamaReading:
         if reason:
             yield self._end(reason, now)
 
-    def broken(self, error: CallError) -> list[EngineEvent]:
-        """The end of an answer that failed.
-
-        Raises:
-            CallError: ``error``, when the answer had not begun.
-        """
-        if self._scheduled_at is None:
-            raise error
-        told = error_event(error)
-        return [self._end("error", self._clock(), told)]
-
     def _start(self, chunk: Chunk, now: float) -> EngineStart:
         self._prompt_tokens = chunk.get("prompt_progress", {}).get("total")
-        budget = self._request.kv_budget_tokens
-        if budget is not None and (self._prompt_tokens or 0) >= budget:
-            raise CallError(
-                f"the prompt takes {self._prompt_tokens} tokens and kv_budget_tokens is {budget}: "
-                "nothing is left for an answer; shorten the prompt or raise the budget",
-                ErrorCode.RESOURCE_EXHAUSTED,
-                retryable=False,
-            )
+        self._refuse_over_budget(self._prompt_tokens or 0)
         self._scheduled_at = now
-        return EngineStart(
-            request_id=self._request.request_id,
-            trace_id=self._request.trace_id,
-            engine_id=self._engine_id,
-            prompt_tokens=self._prompt_tokens,
-        )
+        return self.start(self._prompt_tokens)
 
     def _new_ids(self, choice: Chunk, text: str) -> list[int]:
         # A character of several tokens comes in one chunk that names only the last of them.
@@ -168,36 +127,17 @@ class LlamaReading:
             return "stop"
         if choice.get("finish_reason"):
             return "length" if choice["finish_reason"] == "length" else "stop"
-        budget = self._request.kv_budget_tokens
+        budget = self.request.kv_budget_tokens
         spent = (self._prompt_tokens or 0) + self._counted
         return "length" if budget is not None and spent >= budget else None
 
     def _delta(self, text: str, now: float) -> EngineDelta:
         ids, self._pending_ids = self._pending_ids, []
-        self._texts.append(text)
-        self._ids += ids
-        self._delta_times.append(now)
-        return EngineDelta(
-            request_id=self._request.request_id,
-            trace_id=self._request.trace_id,
-            engine_id=self._engine_id,
-            chunk=text,
-            chunk_tokens=ids,
-        )
+        return self.delta(text, ids, now=now)
 
     def _end(self, reason: FinishReason, now: float, error: EventError | None = None) -> EngineEnd:
-        self.ended = True
-        return EngineEnd(
-            request_id=self._request.request_id,
-            trace_id=self._request.trace_id,
-            engine_id=self._engine_id,
-            output_text="".join(self._texts),
-            output_tokens=self._ids,
-            finish_reason=reason,
-            metrics=self._metrics(now),
-            error=error,
-            usage=self._usage(),
-        )
+        self.usage = self._usage()
+        return super()._end(reason, now, error)
 
     def _usage(self) -> EventUsage | UnsetType:
         timings = self._timings
@@ -215,7 +155,7 @@ class LlamaReading:
         cached, computed = int(timings.get("cache_n", 0)), int(timings.get("prompt_n", 0))
         predicted, predicted_ms = int(timings.get("predicted_n", 0)), timings.get("predicted_ms", 0.0)
         executed_at = now if self._executed_at is None else self._executed_at
-        gaps = [(b - a) * 1000 for a, b in zip(self._delta_times, self._delta_times[1:], strict=False)]
+        gaps = [(b - a) * 1000 for a, b in zip(self._times, self._times[1:], strict=False)]
         # The clock of predicted_ms starts when the first token is there.
         per_token_ms = predicted_ms / (predicted - 1) if predicted > 1 else 0.0
         return EventMetrics(
@@ -230,7 +170,7 @@ class LlamaReading:
             itl_list=gaps,
             timestamps=EventTimestamps(
                 queued_at=self._queued_at,
-                scheduled_at=self._queued_at if self._scheduled_at is None else self._scheduled_at,
+                scheduled_at=self._scheduled_at,
                 executed_at=executed_at,
                 completed_at=now,
             ),
@@ -238,7 +178,7 @@ class LlamaReading:
 
     def _whole_rate(self, predicted: int, now: float) -> float:
         # A single token has no gap to measure: its rate is that of the whole answer.
-        spent_s = now - (now if self._scheduled_at is None else self._scheduled_at)
+        spent_s = now - self._scheduled_at
         return predicted / spent_s if spent_s > 0 else 0.0
 
 

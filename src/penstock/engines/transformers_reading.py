@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from penstock.engines.base import error_event
+from penstock.engines.answer import Answer
 from penstock.engines.detokenize import Detokenizer
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
@@ -23,7 +23,7 @@ from penstock.protocol.events import (
 )
 
 
-class TokenReading:
+class TokenReading(Answer):
     """Turns the tokens of one answer into events; it is fed from the engine's thread.
 
     Args:
@@ -42,22 +42,15 @@ class TokenReading:
         decode: Callable[[Sequence[int]], str],
         ends: Collection[int],
     ) -> None:
-        self.begun = False
-        self.ended = False
+        super().__init__(request, engine_id, clock)
         self.limit = 0
         """Most tokens of the answer; known once it has begun."""
-        self._request = request
-        self._engine_id = engine_id
-        self._clock = clock
         self._ends = ends
         self._detokenizer = Detokenizer(decode)
         self._stops = StopFilter(request.sampling.stop)
         self._prompt_tokens = 0
         self._pending_ids: list[int] = []
-        self._texts: list[str] = []
-        self._ids: list[int] = []
-        self._times: list[float] = []
-        self._queued_at = self._scheduled_at = clock()
+        self._token_times: list[float] = []
 
     def taken(self) -> None:
         """A slot is free, and the request is in it."""
@@ -69,37 +62,25 @@ class TokenReading:
         Raises:
             CallError: ``invalid_argument`` or ``resource_exhausted``: there is no room for an answer.
         """
-        budget = self._request.kv_budget_tokens
+        budget = self.request.kv_budget_tokens
         if not prompt_tokens:
-            raise _bad_prompt(self._request, "the prompt has no tokens", "empty")
+            raise _bad_prompt(self.request, "the prompt has no tokens", "empty")
         if context_tokens is not None and prompt_tokens >= context_tokens:
             said = (
                 f"the prompt takes {prompt_tokens} tokens and the model's context holds {context_tokens} "
                 "per call; shorten the prompt"
             )
-            raise _bad_prompt(self._request, said, "too long")
-        if budget is not None and prompt_tokens >= budget:
-            raise CallError(
-                f"the prompt takes {prompt_tokens} tokens and kv_budget_tokens is {budget}: "
-                "nothing is left for an answer; shorten the prompt or raise the budget",
-                ErrorCode.RESOURCE_EXHAUSTED,
-                retryable=False,
-            )
+            raise _bad_prompt(self.request, said, "too long")
+        self._refuse_over_budget(prompt_tokens)
         room = [limit - prompt_tokens for limit in (context_tokens, budget) if limit is not None]
-        self.limit = min(self._request.max_tokens, *room) if room else self._request.max_tokens
+        self.limit = min(self.request.max_tokens, *room) if room else self.request.max_tokens
         self._prompt_tokens = prompt_tokens
-        self.begun = True
-        return EngineStart(
-            request_id=self._request.request_id,
-            trace_id=self._request.trace_id,
-            engine_id=self._engine_id,
-            prompt_tokens=prompt_tokens,
-        )
+        return self.start(prompt_tokens)
 
     def feed(self, token: int) -> Iterator[EngineEvent]:
         """The events one token makes, often one."""
         now = self._clock()
-        self._times.append(now)
+        self._token_times.append(now)
         if token in self._ends:
             yield from self._finish("", "stop", now)
             return
@@ -107,21 +88,10 @@ class TokenReading:
         shown = self._stops.feed(self._detokenizer.feed(token))
         if self._stops.hit:
             yield from self._finish(shown, "stop", now)
-        elif len(self._times) >= self.limit:
+        elif len(self._token_times) >= self.limit:
             yield from self._finish(shown, "length", now)
         elif shown:
-            yield self._delta(shown)
-
-    def broken(self, error: CallError) -> list[EngineEvent]:
-        """The end of an answer that failed.
-
-        Raises:
-            CallError: ``error``, when the answer had not begun.
-        """
-        if not self.begun:
-            raise error
-        told = error_event(error)
-        return [self._end("error", self._clock(), told)]
+            yield self._delta(shown, now)
 
     def _finish(self, shown: str, reason: FinishReason, now: float) -> Iterator[EngineEvent]:
         if not self._stops.hit:
@@ -129,38 +99,21 @@ class TokenReading:
         if not self._stops.hit:
             shown += self._stops.flush()
         if shown or self._pending_ids:
-            yield self._delta(shown)
+            yield self._delta(shown, now)
         yield self._end("stop" if self._stops.hit else reason, now)
 
-    def _delta(self, text: str) -> EngineDelta:
+    def _delta(self, text: str, now: float) -> EngineDelta:
         ids, self._pending_ids = self._pending_ids, []
-        self._texts.append(text)
-        self._ids += ids
-        return EngineDelta(
-            request_id=self._request.request_id,
-            trace_id=self._request.trace_id,
-            engine_id=self._engine_id,
-            chunk=text,
-            chunk_tokens=ids,
-        )
+        return self.delta(text, ids, now=now)
 
     def _end(self, reason: FinishReason, now: float, error: EventError | None = None) -> EngineEnd:
-        self.ended = True
-        return EngineEnd(
-            request_id=self._request.request_id,
-            trace_id=self._request.trace_id,
-            engine_id=self._engine_id,
-            output_text="".join(self._texts),
-            output_tokens=self._ids,
-            finish_reason=reason,
-            metrics=self._metrics(now),
-            error=error,
-            usage=EventUsage(prompt_tokens=self._prompt_tokens, completion_tokens=len(self._times)),
-        )
+        counted = len(self._token_times)
+        self.usage = EventUsage(prompt_tokens=self._prompt_tokens, completion_tokens=counted)
+        return super()._end(reason, now, error)
 
     def _metrics(self, now: float) -> EventMetrics:
-        first = self._times[0] if self._times else now
-        gaps = [(b - a) * 1000 for a, b in zip(self._times, self._times[1:], strict=False)]
+        first = self._token_times[0] if self._token_times else now
+        gaps = [(b - a) * 1000 for a, b in zip(self._token_times, self._token_times[1:], strict=False)]
         gap_ms = sum(gaps) / len(gaps) if gaps else 0.0
         return EventMetrics(
             ttft_ms=(first - self._queued_at) * 1000,
@@ -168,7 +121,7 @@ class TokenReading:
             tpot_ms=gap_ms,
             throughput_tps=1000 / gap_ms if gap_ms else self._whole_rate(now),
             peak_mem_mb=peak_mem_mb(),
-            kv_used_tokens=self._prompt_tokens + len(self._times),
+            kv_used_tokens=self._prompt_tokens + len(self._token_times),
             itl_list=gaps,
             timestamps=EventTimestamps(
                 queued_at=self._queued_at,
@@ -181,7 +134,7 @@ class TokenReading:
     def _whole_rate(self, now: float) -> float:
         # A single token has no gap to measure: its rate is that of the whole answer.
         spent_s = now - self._scheduled_at
-        return len(self._times) / spent_s if spent_s > 0 else 0.0
+        return len(self._token_times) / spent_s if spent_s > 0 else 0.0
 
 
 def _bad_prompt(request: EngineRequest, said: str, reason: str) -> CallError:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from penstock.engines.base import error_event, unix_clock
+from penstock.engines.answer import Answer
+from penstock.engines.base import unix_clock
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import SseEvent
 from penstock.protocol.events import (
-    EngineDelta,
     EngineEnd,
     EngineEvent,
     EngineRequest,
     EngineStart,
-    EventError,
     EventMetrics,
     EventTimestamps,
-    EventUsage,
     FinishReason,
 )
 
 
-class Reading(ABC):
+class Reading(Answer):
     """Reads one answer; an adapter says in ``read`` what its server's events mean.
 
     Args:
@@ -38,25 +35,18 @@ class Reading(ABC):
     def __init__(
         self, request: EngineRequest, engine_id: str, clock: Callable[[], float] | None = None
     ) -> None:
-        self.request = request
-        self.engine_id = engine_id
+        super().__init__(request, engine_id, unix_clock() if clock is None else clock)
         self.finish_reason: FinishReason | None = None
         """Why the answer ended; set by ``read`` when the server says so.  Without one it was cut."""
-        self.raw_finish_reason: str | UnsetType = UNSET
-        """The server's own word for it."""
         self.failure: CallError | None = None
         """Set by ``read`` instead of a reason: the server ended the answer, and not well."""
         self.over = False
         """Set by ``read`` when the server said its last, well or not: nothing more is due, or running."""
-        self.usage: EventUsage | UnsetType = UNSET
-        """Counts as the server gives them."""
-        self.begun = False
-        self.flowing = False
-        self._clock = unix_clock() if clock is None else clock
-        self._texts: list[str] = []
-        self._ids: list[int] = []
-        self._times: list[float] = []
-        self._queued_at = self._scheduled_at = self._clock()
+
+    @property
+    def flowing(self) -> bool:
+        """Whether something was generated already."""
+        return bool(self._times)
 
     @abstractmethod
     def read(self, event: SseEvent) -> Sequence[EngineEvent]:
@@ -70,45 +60,8 @@ class Reading(ABC):
 
     def start(self, prompt_tokens: int | None = None) -> EngineStart:
         """The one start event; an adapter makes it of the first thing that is no error."""
-        self.begun = True
         self._scheduled_at = self._clock()
-        return EngineStart(
-            request_id=self.request.request_id,
-            trace_id=self.request.trace_id,
-            engine_id=self.engine_id,
-            prompt_tokens=prompt_tokens,
-        )
-
-    def delta(
-        self,
-        text: str,
-        tokens: list[int] | None = None,
-        *,
-        reasoning: str | UnsetType = UNSET,
-        tool_calls: list[dict[str, Any]] | UnsetType = UNSET,
-    ) -> EngineDelta:
-        """A piece of the answer.
-
-        Args:
-            text: Its text; empty for a piece of reasoning or of a tool call.
-            tokens: Its token ids, where the server tells them.
-            reasoning: What the model thinks, as far as it came with this piece.
-            tool_calls: Pieces of tool calls, in OpenAI's streamed shape.
-        """
-        self.flowing = True
-        self._times.append(self._clock())
-        self._texts.append(text)
-        ids = [] if tokens is None else tokens
-        self._ids += ids
-        return EngineDelta(
-            request_id=self.request.request_id,
-            trace_id=self.request.trace_id,
-            engine_id=self.engine_id,
-            chunk=text,
-            chunk_tokens=ids,
-            reasoning=reasoning,
-            tool_calls=tool_calls,
-        )
+        return super().start(prompt_tokens)
 
     def end(self) -> EngineEnd:
         """The end event of an answer whose stream is over.
@@ -121,32 +74,7 @@ class Reading(ABC):
         if self.finish_reason is None:
             said = f"{self.engine_id} broke its answer off: its stream ended without a reason"
             raise CallError(said, ErrorCode.UPSTREAM_FAILED)
-        return self._end(self.finish_reason)
-
-    def failed(self, error: CallError) -> EngineEnd:
-        """The end event of an answer that failed.
-
-        Raises:
-            CallError: ``error``, when the answer had not begun.
-        """
-        if not self.begun:
-            raise error
-        told = error_event(error)
-        return self._end("error", told)
-
-    def _end(self, reason: FinishReason, error: EventError | None = None) -> EngineEnd:
-        return EngineEnd(
-            request_id=self.request.request_id,
-            trace_id=self.request.trace_id,
-            engine_id=self.engine_id,
-            output_text="".join(self._texts),
-            output_tokens=self._ids,
-            finish_reason=reason,
-            metrics=self._metrics(self._clock()),
-            error=error,
-            usage=self.usage,
-            raw_finish_reason=self.raw_finish_reason,
-        )
+        return self._end(self.finish_reason, self._clock())
 
     def _metrics(self, now: float) -> EventMetrics:
         times = self._times
