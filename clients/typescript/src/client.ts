@@ -11,7 +11,7 @@ import type { CallOptions, Input, OnDisconnect, Target } from "./request.js";
 import { startOf } from "./request.js";
 import type { Source } from "./stream.js";
 import { Stream } from "./stream.js";
-import type { CancelOutcome, CommandDescription, ServerHealth, Task, Transport } from "./transport.js";
+import type { CancelOutcome, CommandDescription, Description, ServerHealth, Task, Transport } from "./transport.js";
 import { SocketTransport } from "./websocket.js";
 
 /** How a client is to work. */
@@ -95,9 +95,14 @@ export class Client {
     return this.repeated(() => this.transport.tasks(), true);
   }
 
-  /** Return what can be called, with schemas. */
-  commands(): Promise<Readonly<Record<string, CommandDescription>>> {
-    return this.repeated(() => this.transport.commands(), true);
+  /** Return the commands that can be called, with schemas. */
+  async commands(): Promise<Readonly<Record<string, CommandDescription>>> {
+    return (await this.describe()).commands;
+  }
+
+  /** Return all that can be called, with schemas: commands and workflows. */
+  describe(): Promise<Description> {
+    return this.repeated(() => this.transport.describe(), true);
   }
 
   /** Return how the server is, also while it starts or stops. */

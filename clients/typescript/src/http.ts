@@ -4,7 +4,7 @@ import { ConnectionFailed, PenstockError } from "./errors.js";
 import type { Frame } from "./frame.js";
 import { HttpReply, NDJSON, describe, foreign, frameIn, mediaType, refusal } from "./http_reply.js";
 import type { Start } from "./request.js";
-import type { CallNames, CancelOutcome, CommandDescription, Reply, ServerHealth, Task, Transport } from "./transport.js";
+import type { CallNames, CancelOutcome, Description, Reply, ServerHealth, Task, Transport } from "./transport.js";
 
 const SHORT_S = 30; // for a question that no model has to answer
 const MARGIN_S = 10; // beyond a call's own budget, in which the server tells that it was used up
@@ -65,8 +65,8 @@ export class HttpTransport implements Transport {
     return (await this.ask<{ tasks: Task[] }>("GET", "/tasks")).tasks;
   }
 
-  async commands(): Promise<Readonly<Record<string, CommandDescription>>> {
-    return (await this.ask<{ commands: Record<string, CommandDescription> }>("GET", "/v2/commands")).commands;
+  describe(): Promise<Description> {
+    return this.ask("GET", "/v2/commands");
   }
 
   health(): Promise<ServerHealth> {

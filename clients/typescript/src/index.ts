@@ -16,4 +16,11 @@ export type { Detail } from "./errors.js";
 export type { Frame, Metrics } from "./frame.js";
 export type { CallOptions, Input, OnDisconnect, Route } from "./request.js";
 export { Stream } from "./stream.js";
-export type { CancelOutcome, CommandDescription, ServerHealth, Task } from "./transport.js";
+export type {
+  CancelOutcome,
+  CommandDescription,
+  Description,
+  ServerHealth,
+  Task,
+  WorkflowDescription,
+} from "./transport.js";

@@ -26,6 +26,20 @@ export interface CommandDescription {
   readonly [more: string]: unknown;
 }
 
+/** A workflow, as `GET /v2/commands` shows it; steps that run at the same time stand under `parallel`. */
+export interface WorkflowDescription {
+  readonly description?: string;
+  readonly input_schema: Readonly<Record<string, unknown>>;
+  readonly steps: readonly Readonly<Record<string, unknown>>[];
+  readonly [more: string]: unknown;
+}
+
+/** All that can be called, by name. */
+export interface Description {
+  readonly commands: Readonly<Record<string, CommandDescription>>;
+  readonly workflows: Readonly<Record<string, WorkflowDescription>>;
+}
+
 /** How a server is, as `GET /health` shows it. */
 export interface ServerHealth {
   readonly status: "starting" | "healthy" | "draining" | "unhealthy";
@@ -61,7 +75,7 @@ export interface Transport {
   cancel(id: string): Promise<CancelOutcome>;
   task(id: string): Promise<Task>;
   tasks(): Promise<readonly Task[]>;
-  commands(): Promise<Readonly<Record<string, CommandDescription>>>;
+  describe(): Promise<Description>;
   health(): Promise<ServerHealth>;
   close(): void;
 }

@@ -7,7 +7,7 @@ import { errorOf } from "./outcome.js";
 import type { Start } from "./request.js";
 import { randomId } from "./request.js";
 import { SharedSocket } from "./shared_socket.js";
-import type { CallNames, CancelOutcome, CommandDescription, Reply, ServerHealth, Task, Transport } from "./transport.js";
+import type { CallNames, CancelOutcome, Description, Reply, ServerHealth, Task, Transport } from "./transport.js";
 import type { Address } from "./wire.js";
 import { dial } from "./wire.js";
 
@@ -67,8 +67,8 @@ export class SocketTransport implements Transport {
     return this.http.tasks();
   }
 
-  commands(): Promise<Readonly<Record<string, CommandDescription>>> {
-    return this.http.commands();
+  describe(): Promise<Description> {
+    return this.http.describe();
   }
 
   health(): Promise<ServerHealth> {

@@ -62,6 +62,9 @@ for (const scheme of ["http", "ws"]) {
       assert.deepEqual(await collect(client.workflow("sum_then_count")), items);
       assert.deepEqual(await client.runWorkflow("sum_then_count"), { steps });
       assert.equal((await client.commands())["predict"]?.streaming, true);
+      const { commands, workflows } = await client.describe();
+      assert.equal(commands["add"]?.streaming, false);
+      assert.deepEqual(Object.keys(workflows), ["sum_then_count"]);
       assert.equal((await client.health()).status, "healthy");
     }));
 
