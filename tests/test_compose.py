@@ -19,7 +19,7 @@ from penstock import AsyncClient, AuthoringError, CallError, ErrorCode, Runtime
 from penstock.compose import STREAMING_MODE, build_app
 from penstock.engine_commands import serve_engine
 from penstock.engines.scripted import ScriptedEngine
-from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
+from penstock.protocol.events import UNBOUNDED, EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, parse_stream_event
 from penstock.runtime.app import App
 from penstock.server.settings import ServerSettings
@@ -158,6 +158,15 @@ async def test_thoughts_and_calls_of_tools_stand_beside_the_text_only_where_they
         {"text": "one", "chunk": "", "finished": False, "tool_calls": [CALLED]},
         {"text": "one", "chunk": "", "finished": True},
     ]
+
+
+async def test_a_chat_goes_on_until_the_model_ends_it_and_other_answers_are_cut_off() -> None:
+    engine = Thinking("one")
+    async with app_of(engine) as app:
+        await items(app, "chat", messages=[{"role": "user", "content": "Say"}])
+        assert engine.asked.max_tokens == UNBOUNDED
+        await items(app, "predict", prompt="Say")
+        assert engine.asked.max_tokens == 256
 
 
 async def test_a_chat_takes_tools_their_results_and_a_form_of_the_answer() -> None:

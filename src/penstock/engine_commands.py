@@ -16,7 +16,7 @@ from penstock.calls.engine_cache import KVNeed
 from penstock.engines.base import Engine, conversation, raise_if_failed, report_end
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import OpenAIKind
-from penstock.protocol.events import EngineDelta, EngineEnd, EngineEvent, EngineRequest
+from penstock.protocol.events import UNBOUNDED, EngineDelta, EngineEnd, EngineEvent, EngineRequest
 from penstock.protocol.inference import Request, StreamEvent, WireModel, request_to_engine
 from penstock.runtime.context import current_call
 from penstock.runtime.runtime import Runtime
@@ -24,7 +24,7 @@ from penstock.runtime.runtime import Runtime
 Temperature: TypeAlias = Annotated[float, Field(ge=0, le=2)]
 Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
 TopP: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-MAX_TOKENS = 256  # where a caller does not say
+MAX_TOKENS = 256  # where a caller does not say; a chat then goes on until the model ends it
 _PLAIN = 3  # keys of an item that holds nothing but text
 EventItem: TypeAlias = Annotated[
     EngineEvent, GetPydanticSchema(lambda _, handler: handler.generate_schema(StreamEvent))
@@ -111,7 +111,7 @@ class EngineCommands:
             trace_id=request_id,
             model=self._engine.model,
             prompt=given.get("prompt", ""),
-            max_tokens=given.get("max_tokens", MAX_TOKENS),
+            max_tokens=_bound(given.get("max_tokens", None if name == "chat" else MAX_TOKENS)),
             messages=None if messages is None else tuple(messages),
         )
 
@@ -139,7 +139,7 @@ class EngineCommands:
     async def chat(
         self,
         messages: Annotated[list[Turn], Field(min_length=1)],
-        max_tokens: PositiveInt = MAX_TOKENS,
+        max_tokens: PositiveInt | None = None,
         temperature: Temperature | None = None,
         top_p: TopP | None = None,
         stop: str | list[str] | None = None,
@@ -152,7 +152,7 @@ class EngineCommands:
         """Continue a conversation piece by piece; `tools` and `response_format` are as OpenAI has them."""
         pieces = self._engine.chat_pieces(
             [message.model_dump(exclude_none=True) for message in messages],
-            max_tokens=max_tokens,
+            max_tokens=_bound(max_tokens),
             temperature=temperature,
             top_p=top_p,
             stop=stop,
@@ -210,6 +210,11 @@ class EngineCommands:
             f"{self._engine.engine_id} ended its stream without an end event; the answer may be incomplete",
             ErrorCode.UPSTREAM_FAILED,
         )
+
+
+def _bound(max_tokens: int | None) -> int:
+    """Return how long a chat's answer may be: whoever asks other servers for none is not cut off either."""
+    return UNBOUNDED if max_tokens is None else max_tokens
 
 
 async def _growing(pieces: AsyncGenerator[EngineDelta, None]) -> AsyncGenerator[TextItem, None]:

@@ -17,6 +17,7 @@ from penstock.calls.engine_cache import BLOCK_TOKENS, EngineCache, KVNeed, _para
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.kv import KVHookEvent, KVHookPoint, KVVeto
+from penstock.protocol.events import UNBOUNDED
 from penstock.testing import FakeClock
 
 
@@ -111,6 +112,13 @@ def test_a_budget_bounds_what_is_asked_for(budget: int | None) -> None:
     assert doors.cache.need("r", 10, 10, 15).num_tokens == 15
     assert doors.cache.need("r", 10, 10, budget).num_tokens == 20
     assert EngineCache("e", 64, call_tokens=16).need("r", 10, 10, budget).num_tokens == 16
+
+
+def test_an_answer_that_goes_on_until_it_ends_may_take_all_there_is() -> None:
+    doors = Doors()
+    assert doors.cache.need("r", 10, UNBOUNDED, None).num_tokens == doors.cache.num_tokens
+    assert doors.cache.fitting(10, UNBOUNDED, None) == doors.cache.num_tokens
+    assert EngineCache("e", 64, call_tokens=16).need("r", 10, UNBOUNDED, None).num_tokens == 16
 
 
 @pytest.mark.parametrize("tokens", [0, 15, -1, -(2**40), 2**40])

@@ -9,6 +9,7 @@ import pytest
 from engines.upstreams.asking import prompting
 from penstock.engines.anthropic_asking import asked_of
 from penstock.errors import CallError, ErrorCode
+from penstock.protocol.events import UNBOUNDED
 
 
 def fields(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -23,6 +24,12 @@ def test_instructions_leave_the_conversation() -> None:
     )
     assert asked["system"] == "Be brief.\n\nBe kind."
     assert asked["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_an_answer_that_is_not_bounded_is_as_long_as_any_of_its_models_takes() -> None:
+    turn = {"role": "user", "content": "Hi"}
+    assert fields(turn, max_tokens=7)["max_tokens"] == 7
+    assert fields(turn, max_tokens=UNBOUNDED)["max_tokens"] == 4096
 
 
 def test_a_tool_call_and_its_result() -> None:

@@ -15,7 +15,7 @@ from penstock import engines
 from penstock.engines.openai import Asker, OpenAIEngine, open_openai
 from penstock.engines.upstream.patience import Deadlines
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineDelta, EngineRequest, Sampling
+from penstock.protocol.events import UNBOUNDED, EngineDelta, EngineRequest, Sampling
 from penstock.testing import check_engine
 
 pytestmark = pytest.mark.anyio
@@ -82,7 +82,12 @@ async def test_a_chat_is_sent_as_it_is_always_as_a_stream() -> None:
 async def test_what_is_left_out_is_left_to_the_server() -> None:
     async with served() as (server, engine):
         await run(engine, request(max_tokens=2**80))
-    assert set(server.seen[0].body) == {"model", "messages", "stream", "stream_options", "max_tokens"}
+        await run(engine, request(max_tokens=UNBOUNDED))
+        await run(engine, request(max_tokens=UNBOUNDED, messages=None, prompt="one"))
+    least = {"model", "messages", "stream", "stream_options"}
+    assert set(server.seen[0].body) == {*least, "max_tokens"}
+    assert set(server.seen[1].body) == least
+    assert server.seen[2].body["max_tokens"] == UNBOUNDED  # of a text the server would choose 16
 
 
 async def test_a_prompt_alone_is_continued() -> None:

@@ -13,7 +13,7 @@ from engines.upstreams.sglang import SGLangServer
 from penstock import engines
 from penstock.engines.sglang import SGLangEngine, open_sglang
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineDelta, EngineStart
+from penstock.protocol.events import UNBOUNDED, EngineDelta, EngineStart
 from penstock.testing import check_engine, check_events
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +100,8 @@ async def test_sampling_has_sglangs_names(server: SGLangServer, engine: SGLangEn
 async def test_what_was_not_chosen_is_left_to_the_server(server: SGLangServer, engine: SGLangEngine) -> None:
     await whole(engine, prompting(max_tokens=2))
     assert server.seen[-1].json["sampling_params"] == {"max_new_tokens": 2}
+    await whole(engine, chatting(max_tokens=UNBOUNDED))
+    assert "max_tokens" not in server.seen[-1].json
 
 
 @pytest.mark.parametrize("incremental", [False, True])

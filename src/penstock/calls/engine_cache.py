@@ -23,6 +23,7 @@ from penstock.kv.hooks import Hooks
 from penstock.kv.hot import HotPrefix
 from penstock.kv.pool import BlockPool
 from penstock.kv.stats import PoolStats
+from penstock.protocol.events import UNBOUNDED
 from penstock.protocol.kv import KVAllocateParams, KVDType, KVLayout
 
 BLOCK_TOKENS = 16
@@ -189,7 +190,7 @@ class EngineCache:
             max_tokens: What the answer takes at most.
             budget: ``kv_budget_tokens`` of the request: what both may take together.
         """
-        bounds = [bound for bound in (budget, self._call_tokens) if bound is not None]
+        bounds = self._bounds(max_tokens, budget)
         # Who surely needs more than there is will be refused; that a bound is too high hurts nobody.
         least = min([1 + max_tokens, *bounds])
         most = min([prompt_tokens + max_tokens, self.num_tokens, *bounds])
@@ -197,8 +198,12 @@ class EngineCache:
 
     def fitting(self, prompt_tokens: int, max_tokens: int, budget: int | None) -> int:
         """Return what a generation takes at most, now that its prompt is known."""
-        bounds = [bound for bound in (budget, self._call_tokens) if bound is not None]
+        bounds = self._bounds(max_tokens, budget)
         return max(prompt_tokens, min([prompt_tokens + max_tokens, *bounds]))
+
+    def _bounds(self, max_tokens: int, budget: int | None) -> list[int]:
+        there = self.num_tokens if max_tokens == UNBOUNDED else None
+        return [bound for bound in (budget, self._call_tokens, there) if bound is not None]
 
     @asynccontextmanager
     async def hold(self, wanted: KVNeed) -> AsyncIterator[KVNeed]:

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineRequest
+from penstock.protocol.events import UNBOUNDED, EngineRequest
 
 SAMPLING_VERSION = "2023-06-01"
 """The version of the API that takes sampling parameters; later ones refuse them, whatever their values."""
 
+_MOST_TOKENS = 4096  # as many as the answers of all its models may take
 _INSTRUCTING = ("system", "developer")
 _UNABLE = ("seed", "presence_penalty", "frequency_penalty", "repeat_penalty")
 
@@ -37,7 +38,7 @@ def asked_of(request: EngineRequest) -> Asked:
         messages = ({"role": "user", "content": _prompt(request)},)
     sampling = _sampling(request)
     fields = {
-        "max_tokens": request.max_tokens,
+        "max_tokens": _MOST_TOKENS if request.max_tokens == UNBOUNDED else request.max_tokens,
         "messages": _turns(messages),
         "system": _instructions(messages),
         "stop_sequences": list(request.sampling.stop),

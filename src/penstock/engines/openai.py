@@ -20,12 +20,11 @@ from penstock.engines.upstream.engine import Question, UpstreamEngine
 from penstock.engines.upstream.patience import Deadlines, Patience
 from penstock.engines.upstream.upstream import Upstream
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineRequest
+from penstock.protocol.events import UNBOUNDED, EngineRequest
 
 if TYPE_CHECKING:
     import httpx
 
-_MOST_TOKENS = 2**31 - 1
 _LARGEST_SEED = 2**32 - 1
 
 # What another server than OpenAI's gets of the headers its client makes: that one adds the organisation, the
@@ -184,7 +183,7 @@ def _fields(request: EngineRequest, *, hosted: bool) -> dict[str, Any]:
     _refuse_unable(request, hosted)
     sampling = request.sampling
     fields = {
-        "max_completion_tokens" if hosted else "max_tokens": min(request.max_tokens, _MOST_TOKENS),
+        "max_completion_tokens" if hosted else "max_tokens": _most_tokens(request),
         "stream_options": {"include_usage": True},
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -200,6 +199,13 @@ def _fields(request: EngineRequest, *, hosted: bool) -> dict[str, Any]:
         "repeat_penalty": sampling.repeat_penalty,
     }
     return _sendable({name: value for name, value in fields.items() if value is not None}, request)
+
+
+def _most_tokens(request: EngineRequest) -> int | None:
+    """Return how long the answer may be; None leaves it to the server, which knows its context, and which for
+    texts would choose 16."""
+    bounded = request.messages is None or request.max_tokens != UNBOUNDED
+    return min(request.max_tokens, UNBOUNDED) if bounded else None
 
 
 def _refuse_unable(request: EngineRequest, hosted: bool) -> None:

@@ -24,10 +24,9 @@ from penstock.engines.upstream.engine import Question, UpstreamEngine
 from penstock.engines.upstream.patience import Deadlines
 from penstock.engines.upstream.upstream import Upstream
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.events import EngineRequest
+from penstock.protocol.events import UNBOUNDED, EngineRequest
 
 _CAPACITY = 256
-_MOST_TOKENS = 2**31 - 1
 _LARGEST_SEED = 2**31 - 1
 # Stopping takes an abort, its answer and the closing: all of it within what closing may take.
 _OF_CLOSING = 0.8
@@ -144,7 +143,7 @@ def _native(request: EngineRequest) -> dict[str, Any]:
     sampling = request.sampling
     schema = _schema(request.response_format)
     chosen = {
-        "max_new_tokens": min(request.max_tokens, _MOST_TOKENS),
+        "max_new_tokens": min(request.max_tokens, UNBOUNDED),
         "sampling_seed": None if sampling.seed is None else sampling.seed % _LARGEST_SEED,
         "json_schema": None if schema is None else _encoded(schema).decode(),
         **_sampling(request),
@@ -160,7 +159,7 @@ def _chat(request: EngineRequest, model: str | None) -> dict[str, Any]:
             "model": model,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "max_tokens": min(request.max_tokens, _MOST_TOKENS),
+            "max_tokens": None if request.max_tokens == UNBOUNDED else min(request.max_tokens, UNBOUNDED),
             "seed": None if sampling.seed is None else sampling.seed % _LARGEST_SEED,
             "tools": request.tools or None,
             "response_format": request.response_format or None,

@@ -30,11 +30,15 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repeat_penalty: float | None = None
 
 
+UNBOUNDED = 2**31 - 1
+"""``max_tokens`` of an answer that goes on until the model ends it, or its context is full."""
+
+
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One generation: the v0.1 ``Request``, and what that does not carry.
 
     ``messages`` (role and content, in OpenAI's shape) are used instead of ``prompt`` when given;
-    ``max_tokens`` is in tokens, ``kv_budget_tokens`` too.
+    ``max_tokens`` is in tokens (``UNBOUNDED``: as many as there is room for), ``kv_budget_tokens`` too.
     """
 
     request_id: str

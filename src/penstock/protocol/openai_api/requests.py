@@ -98,9 +98,10 @@ class ChatBody(OpenAIBody, frozen=True, kw_only=True):
             modalities=self.modalities not in (None, ["text"]),
         )
         turns = [turn_of(message, number) for number, message in enumerate(self.messages)]
+        limit = self.max_completion_tokens
         given = {
             **self.settings(),
-            "max_tokens": self.max_completion_tokens or self.max_tokens,
+            "max_tokens": self.max_tokens if limit is None else limit,
             "tools": self.tools or None,
             "tool_choice": None if self.tool_choice == "auto" else self.tool_choice,
             "response_format": None if self.response_format == {"type": "text"} else self.response_format,
