@@ -65,7 +65,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def guarded(anyio_backend: object, keys: Path) -> AsyncIterator[tuple[Switch, Address, Host]]:
     switch = Switch()
     metrics = "text/plain", b"counted 1\n"
-    async with hosted(switch, auth_keys=keys, exposition=lambda _: metrics) as (host, address):
+    async with hosted(switch, auth_keys=keys, exposition=lambda *_: metrics) as (host, address):
         yield switch, address, host
 
 

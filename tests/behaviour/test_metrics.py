@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from behaviour.connect import HttpNdjson, Refused
+from behaviour.keyring import ROOT, write_keys
 from behaviour.promises import promise
 from behaviour.raw_http import WAIT_S, Address, Connection
 from behaviour.seam import Watched
@@ -28,6 +30,7 @@ from penstock.observability.recorder import Recorder
 from penstock.protocol.messages import CancelReason
 from penstock.runtime.manifest import Manifest
 from penstock.testing import model_zoo
+from server.peer import Peer
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +115,7 @@ async def test_calls_are_counted_by_how_they_ended() -> None:
     assert of(samples, "calls_total", command="refuse", status="error", reason="gone") == 1
     assert of(samples, "calls_total", workflow="tale", status="completed") == 1
     assert of(samples, "items_total", command="count") == 3
-    assert of(samples, "refusals_total", code="invalid_argument") == 1
+    assert of(samples, "refusals_total", command="add", code="invalid_argument") == 1
     assert of(samples, "time_to_first_item_seconds_count", command="count") == 1
     assert of(samples, "call_duration_seconds_count", command="add") == 2
     assert of(samples, "queue_seconds_count", workflow="tale") == 1
@@ -123,6 +126,59 @@ async def test_calls_are_counted_by_how_they_ended() -> None:
         for pair in [*(("command", name) for name in ("add", "refuse", "count")), ("workflow", "tale")]
     }
     assert set(flying.values()) == {0}
+
+
+@promise("W3")
+async def test_requests_are_counted_by_where_they_came_to_and_how_they_were_answered(tmp_path: Path) -> None:
+    recorder = Recorder()
+    dispatcher = Watched(App(project(), observer=recorder))
+    keys = write_keys(tmp_path / "keys.txt", ROOT)
+    due: Counter[tuple[str, str, str]] = Counter()
+    async with hosted(dispatcher, exposition=Exposition(recorder), auth_keys=keys) as (_, address):
+        for method, path, body, headers, *answered in asked():
+            connection = await Connection.open(address)
+            connection.request(method, path, body, headers)
+            assert str((await connection.reply(method)).status) == answered[1]
+            await connection.aclose()
+            due[tuple(answered)] += 1
+        way = HttpNdjson(dispatcher, address)
+        way.credentials = ROOT.headers
+        async with Peer.open(address) as refused:
+            due["/v2/ws", str(refused.status), "unauthenticated"] += 1
+        head = f"authorization: {ROOT.headers['authorization']}\r\n"
+        async with Peer.open(address, headers=head) as peer:
+            due["/v2/ws", "101", ""] += 1
+            peer.send("nonsense")
+            await peer.receive()
+            samples = await until(way, lambda now: of(now, "websockets", route="/v2/ws") == 1)
+            assert of(samples, "websocket_refusals_total", code="invalid_argument") == 1
+        samples = await until(way, lambda now: not of(now, "websockets", route="/v2/ws"))
+        await way.aclose()
+    given = [dict(labels) for labels in samples["penstock_requests_total"]]
+    counted = {
+        (each.get("route", ""), each["status"], each.get("code", "")): of(samples, "requests_total", **each)
+        for each in given
+    }
+    assert {key: count for key, count in counted.items() if key[0] != "/metrics"} == due
+    assert of(samples, "requests_in_flight", route="/v2/execute") == 0
+    assert of(samples, "requests_in_flight", route="/metrics") == 1  # the one that asks
+
+
+def asked() -> Iterator[tuple[str, str, bytes | None, dict[str, str], str, str, str]]:
+    """Yield requests, each with the route, the status and the code that are counted for it."""
+    run, key, none = "/v2/execute", ROOT.headers, {}
+    good = json.dumps({"command": "add", "input": {"a": 1, "b": 2}}).encode()
+    wrong = json.dumps({"command": "add", "input": {"a": 1}}).encode()
+    yield "POST", run, good, key, run, "200", ""
+    yield "POST", run, wrong, key, run, "400", "invalid_argument"
+    yield "POST", run, good, none, run, "401", "unauthenticated"
+    yield "POST", run, good, {**key, "origin": "https://evil.example"}, run, "403", "permission_denied"
+    yield "GET", "/tasks/evil", None, key, "/tasks/{id}", "404", "not_found"
+    yield "PUT", "/tasks", b"", key, "/tasks", "405", "method_not_allowed"
+    yield "GET", "/evil", None, key, "", "404", "not_found"
+    yield "GET", "/evil", None, none, "", "401", "unauthenticated"
+    yield "GET", "/" + "e" * 9000, None, key, "", "414", "uri_too_long"
+    yield "GET", "/livez", None, none, "/livez", "200", ""
 
 
 @promise("P9")
@@ -179,8 +235,9 @@ CODES = {code.value for code in ErrorCode}
 ALLOWED = {
     "command": {"add", "refuse", "count"},
     "workflow": {"tale"},
-    "status": {"completed", "error", "cancelled"},
+    "status": {"completed", "error", "cancelled", "200", "400", "404", "500"},
     "code": CODES,
+    "route": {"/v2/execute", "/v2/workflow", "/tasks/{id}", "/metrics"},
     "reason": CODES | {reason.value for reason in CancelReason},
 }
 OF_PYTHON = {"implementation", "major", "minor", "patchlevel"}
@@ -215,6 +272,7 @@ async def test_ten_thousand_names_that_callers_made_up_are_no_labels() -> None:
     requests = hostile_requests()
     async with metered(project()) as way:
         assert await _send_all(way.address, islice(requests, HOSTILE // 10)) == HOSTILE // 10
+        await shown(way)  # as that counts too
         early = await shown(way)
         assert await _send_all(way.address, requests) == HOSTILE - HOSTILE // 10
         late = await shown(way)

@@ -21,7 +21,7 @@ SUFFIX = {"counter": "_total", "info": "_info"}
 async def exported() -> dict[str, tuple[str, list[str]]]:
     """Return the metrics of a run in which everything happens: their types and labels, by name."""
     run = await everything()
-    _, body = Exposition(run.recorder, run.caches)("application/openmetrics-text")
+    _, body = Exposition(run.recorder, run.caches)("application/openmetrics-text", run.traffic)
     families = text_string_to_metric_families(body.decode())
     return {
         family.name + SUFFIX.get(family.type, ""): (

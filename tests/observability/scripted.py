@@ -8,9 +8,11 @@ from penstock.calls.admission import Admission
 from penstock.calls.engine_cache import EngineCache
 from penstock.calls.limits import CallLimits
 from penstock.calls.live import Live
+from penstock.calls.traffic import ELSEWHERE, Traffic
 from penstock.errors import CallError, CommandError, ErrorCode
 from penstock.observability.recorder import Recorder
 from penstock.protocol.dispatch import LOCAL
+from penstock.protocol.events import EngineReport, EventUsage
 from penstock.protocol.messages import CancelReason, Start
 from penstock.testing import FakeClock
 
@@ -27,6 +29,7 @@ class Run:
         self.clock = FakeClock()
         self.recorder = Recorder()
         self.caches = [EngineCache("llamacpp:fox", 64, monotonic=self.clock.monotonic)]
+        self.traffic = Traffic()
         self.doors = {name: Admission(2, 3, name, self.clock.monotonic) for name in commands}
         self.recorder.serves(self.doors, workflows)
         self._ids = (f"{number:032x}" for number in count())
@@ -80,12 +83,25 @@ async def everything() -> Run:
     run.start(grace_s=2.0).cancel(CancelReason.DEADLINE)
     run.clock.advance(2.0)  # and its work never stops
     run.start()
-    run.recorder.refused(CallError("no command 'x'", ErrorCode.NOT_FOUND))
+    run.recorder.refused(CallError("no command 'x'", ErrorCode.NOT_FOUND), "x", is_workflow=False)
+    run.recorder.refused(CallError("a: missing", ErrorCode.INVALID_ARGUMENT), "tale", is_workflow=True)
+    _answer(run.traffic)
     run.recorder.turned(0.0078125)
     for _ in range(3):
         run.doors["predict"].enter()
     _generate(run)
     return run
+
+
+def _answer(traffic: Traffic) -> None:
+    """Have a server answer, refuse and be connected to."""
+    traffic.answered("/v2/execute", 200)
+    traffic.answered("/tasks/{id}", 404, "not_found")
+    traffic.answered(ELSEWHERE, 401, "unauthenticated")
+    traffic.answered("/ws", 101)
+    traffic.answering["/v2/execute"] += 2
+    traffic.sockets["/ws"] += 1
+    traffic.messages["invalid_argument"] += 3
 
 
 def _generate(run: Run) -> None:
@@ -112,6 +128,7 @@ async def _stream(run: Run) -> None:
     live.mark_started()
     for after_s in (0.5, 0.03125, 0.0625):
         await run.item(live, after_s)
+    live.report(EngineReport(usage=EventUsage(prompt_tokens=17, completion_tokens=4)))
     live.complete(has_answer=False)
     live.mark_stopped()
 

@@ -44,15 +44,15 @@ def samples(families: list[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]
 @pytest.mark.parametrize(("accept", "name"), [("", "metrics.txt"), (OPEN, "openmetrics.txt")])
 async def test_a_scripted_run_is_shown_as_in_the_golden_file(accept: str, name: str) -> None:
     run = await everything()
-    _, body = Exposition(run.recorder, run.caches)(accept)
+    _, body = Exposition(run.recorder, run.caches)(accept, run.traffic)
     assert own(body) == (GOLDEN / name).read_text(encoding="utf-8")
 
 
 async def test_both_forms_can_be_read_and_say_the_same() -> None:
     run = await everything()
     exposition = Exposition(run.recorder, run.caches)
-    text = samples(list(read_text(exposition("")[1].decode())))
-    opened = samples(list(read_openmetrics(exposition(OPEN)[1].decode())))
+    text = samples(list(read_text(exposition("", run.traffic)[1].decode())))
+    opened = samples(list(read_openmetrics(exposition(OPEN, run.traffic)[1].decode())))
     moving = {key for key in text if key[0].startswith("process_")}
     assert text.keys() == opened.keys()
     assert {key: text[key] for key in text.keys() - moving} == {

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from observability.scripted import Run, everything
 from penstock.errors import CallError, ErrorCode
-from penstock.observability.recorder import CALL_S, FIRST_S, GAP_S, WAIT_S, Histogram, Recorder, Tally
+from penstock.observability.recorder import (
+    CALL_S,
+    FIRST_S,
+    GAP_S,
+    TOKENS,
+    WAIT_S,
+    Histogram,
+    Recorder,
+    Tally,
+)
+from penstock.protocol.events import EngineReport, EventUsage
 from penstock.protocol.messages import CancelReason
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +36,7 @@ def values(histogram: Histogram) -> tuple[int, float]:
     return sum(histogram.counts), histogram.total
 
 
-@pytest.mark.parametrize("bounds", [CALL_S, FIRST_S, GAP_S, WAIT_S])
+@pytest.mark.parametrize("bounds", [CALL_S, FIRST_S, GAP_S, TOKENS, WAIT_S])
 def test_bounds_ascend(bounds: tuple[float, ...]) -> None:
     assert list(bounds) == sorted(set(bounds))
     assert bounds[0] > 0
@@ -153,10 +163,33 @@ def test_a_call_that_was_never_cancelled_leaves_no_trace_of_one(run: Run) -> Non
     assert (tally.cancelled, dict(tally.cancels)) == (0, {})
 
 
-def test_refusals_are_counted_by_code(run: Run) -> None:
-    for code in (ErrorCode.NOT_FOUND, ErrorCode.NOT_FOUND, ErrorCode.RESOURCE_EXHAUSTED):
-        run.recorder.refused(CallError("no", code))
-    assert run.recorder.refusals == {"not_found": 2, "resource_exhausted": 1}
+def test_refusals_are_counted_by_what_was_asked_for_and_code(run: Run) -> None:
+    for name in ("predict", "predict", "made up", "also made up"):
+        run.recorder.refused(CallError("no", ErrorCode.NOT_FOUND), name, is_workflow=False)
+    run.recorder.refused(CallError("no", ErrorCode.RESOURCE_EXHAUSTED), "predict", is_workflow=True)
+    assert run.recorder.commands["predict"].refusals == {"not_found": 2}
+    assert run.recorder.unserved.refusals == {"not_found": 2, "resource_exhausted": 1}
+
+
+def test_tokens_are_counted_once_a_call_has_ended(run: Run) -> None:
+    tally, live = run.recorder.commands["predict"], run.start()
+    for count in (1, 5):
+        live.report(EngineReport(usage=EventUsage(prompt_tokens=100, completion_tokens=count)))
+    assert values(tally.tokens["input"]) == (0, 0)
+    live.complete(has_answer=False)
+    assert (values(tally.tokens["input"]), values(tally.tokens["output"])) == ((1, 100), (1, 5))
+    run.start().complete(has_answer=False)
+    assert values(tally.tokens["output"]) == (1, 5)
+
+
+def test_the_bounds_have_those_of_the_conventions_for_generative_ai() -> None:
+    """OpenTelemetry's semantic conventions, metrics of generative AI: the advised bucket boundaries."""
+    duration = {0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92}
+    first = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0}
+    each = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5}
+    tokens = {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864}
+    assert (duration - set(CALL_S), first - set(FIRST_S), each - set(GAP_S)) == (set(), set(), set())
+    assert tokens == set(TOKENS)
 
 
 def test_a_workflow_and_a_command_of_one_name_are_two() -> None:

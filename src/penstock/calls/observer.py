@@ -21,8 +21,9 @@ class Observer:
     def serves(self, commands: Mapping[str, Admission], workflows: Collection[str]) -> None:
         """The project is loaded, and serves these: no call told of later is of another name."""
 
-    def refused(self, error: CallError) -> None:
-        """A call was refused at admission."""
+    def refused(self, error: CallError, target: str, *, is_workflow: bool) -> None:
+        """A call was refused at admission; ``target`` is what it asked for, and may be nothing that is
+        served."""
 
     def accepted(self, live: Live) -> None:
         """A call was accepted."""

@@ -128,7 +128,7 @@ class Hub(Hosting):
                 else:
                     await self._have_checked(start.command, start.input)
             except CallError as error:
-                self._observer.refused(error, start)
+                self._observer.refused(error, start.target, is_workflow=start.workflow_id is not None)
                 raise
         return await super().open(start, caller)
 

@@ -13,9 +13,11 @@ from prometheus_client.exposition import choose_encoder
 
 from penstock.calls.admission import Admission
 from penstock.calls.engine_cache import EngineCache
+from penstock.calls.traffic import Traffic
 from penstock.observability.cache_families import cache_families
 from penstock.observability.recorder import Cancels, Histogram, Recorder, Tally
 from penstock.observability.text import Family, labels
+from penstock.observability.traffic_families import traffic_families
 
 _FORMATS = {True: choose_encoder("application/openmetrics-text; version=1.0.0"), False: choose_encoder("")}
 _OPENMETRICS = ("application/openmetrics-text", "1.0.0")
@@ -42,15 +44,17 @@ class Exposition:
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
 
-    def __call__(self, accept: str) -> tuple[str, bytes]:
+    def __call__(self, accept: str, traffic: Traffic | None = None) -> tuple[str, bytes]:
         """Return the metrics, behind their media type.
 
         Args:
             accept: What the client asks for, as in the header ``Accept``.
+            traffic: What a server has answered; without it that is left out.
         """
         opened = _prefers_openmetrics(accept)
         encode, media_type = _FORMATS[opened]
-        own = "".join(line for family, lines in self._own() for line in (family.head(opened=opened), *lines))
+        shown = (*self._own(), *(() if traffic is None else traffic_families(traffic)))
+        own = "".join(line for family, lines in shown for line in (family.head(opened=opened), *lines))
         return media_type, own.encode() + encode(
             self._process
         )  # OpenMetrics ends with a mark, which it writes
@@ -61,7 +65,7 @@ class Exposition:
         served += [(labels(command="", workflow=name), tally) for name, tally in recorder.workflows.items()]
         yield _BUILD, [_BUILD.sample(self._release, 1)]
         yield from _ended(served)
-        yield _REFUSALS, [_REFUSALS.sample(labels(code=code), n) for code, n in recorder.refusals.items()]
+        yield _refused([*served, (labels(command="", workflow=""), recorder.unserved)])
         for family, read in _CALLS:
             yield family, [family.sample(whose, read(tally)) for whose, tally in served]
         doors = [(labels(command=name), door) for name, door in recorder.admissions.items()]
@@ -72,6 +76,7 @@ class Exposition:
                 family,
                 [line for whose, tally in served for line in family.samples(whose, histogram(tally))],
             )
+        yield _tokens(served)
         yield from _cancels(served)
         yield from cache_families(self._caches)
         yield _LOOP, _LOOP.samples("", recorder.loop)
@@ -140,6 +145,7 @@ _TIMES: tuple[tuple[Family, Callable[[Tally], Histogram]], ...] = (
         lambda tally: tally.duration,
     ),
 )
+_TOKENS = Family("penstock_call_tokens", "histogram", "Tokens of calls that ended, as engines count them.")
 _CANCELS = Family("penstock_cancels", "counter", "Cancels asked for.")
 _STAGES: tuple[tuple[Family, Callable[[Cancels], Histogram]], ...] = (
     (
@@ -177,6 +183,23 @@ def _ended(served: Iterable[Served]) -> Iterator[Shown]:
     ]
     yield _ENDED, [_ENDED.sample(*outcome) for outcome in outcomes]
     yield _ITEMS, [_ITEMS.sample(whose, tally.items) for whose, tally in served]
+
+
+def _refused(served: Iterable[Served]) -> Shown:
+    return _REFUSALS, [
+        _REFUSALS.sample(f"{whose},{labels(code=code)}", count)
+        for whose, tally in served
+        for code, count in tally.refusals.items()
+    ]
+
+
+def _tokens(served: Iterable[Served]) -> Shown:
+    return _TOKENS, [
+        line
+        for whose, tally in served
+        for kind, counted in tally.tokens.items()
+        for line in _TOKENS.samples(f"{whose},{labels(type=kind)}", counted)
+    ]
 
 
 def _cancels(served: Iterable[Served]) -> Iterator[Shown]:

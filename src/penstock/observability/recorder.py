@@ -21,8 +21,10 @@ CALL_S = (0.001, 0.0025, 0.005, *(0.01 * 2**n for n in range(14)))  # to 81.92
 FIRST_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 # A wait for a permit, and the way of a cancel: nothing at all, or as long as somebody's patience.
+TOKENS = tuple(float(4**n) for n in range(14))  # theirs as they are
 WAIT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+_KINDS = ("input", "output")  # of tokens
 _COMPLETED = (State.COMPLETED.label, "")
 
 
@@ -76,6 +78,8 @@ class Tally:
         stuck: The request ids of those that have been given up.
         items: Items of the calls that ended.
         outcomes: Calls that ended, by the status of the terminal frame and its code or reason.
+        refusals: Calls that were refused, by code.
+        tokens: Of calls that ended, as their engine counted them, by kind: ``input`` and ``output``.
         cancels: By what caused them.
     """
 
@@ -89,13 +93,17 @@ class Tally:
         "items",
         "outcomes",
         "queue",
+        "refusals",
         "stuck",
+        "tokens",
     )
 
     def __init__(self) -> None:
         self.in_flight = self.cancelled = self.items = 0
         self.stuck: set[str] = set()
         self.outcomes: Counter[tuple[str, str]] = Counter({_COMPLETED: 0})
+        self.refusals: Counter[str] = Counter()
+        self.tokens = {kind: Histogram(TOKENS) for kind in _KINDS}
         self.cancels: defaultdict[str, Cancels] = defaultdict(Cancels)
         self.queue = Histogram(WAIT_S)
         self.first_item = Histogram(FIRST_S)
@@ -112,7 +120,7 @@ class Recorder(Observer):
         commands: By name.
         workflows: By name.
         admissions: The permits and queues of the commands.
-        refusals: Calls that were refused, by code.
+        unserved: What was asked for and is not there; it is refused, and no more.
         loop: Seconds that the event loop took to come to something new.
     """
 
@@ -120,15 +128,15 @@ class Recorder(Observer):
         self.commands: dict[str, Tally] = {}
         self.workflows: dict[str, Tally] = {}
         self.admissions: Mapping[str, Admission] = {}
-        self.refusals: Counter[str] = Counter()
         self.loop = Histogram(WAIT_S)
-        self._unserved = Tally()  # never shown; an observer must not raise
+        self.unserved = Tally()
 
     def _of(self, live: Live) -> Tally:
         start = live.start
-        if start.workflow_id is None:
-            return self.commands.get(start.command, self._unserved)
-        return self.workflows.get(start.workflow_id, self._unserved)
+        return self._named(start.target, is_workflow=start.workflow_id is not None)
+
+    def _named(self, target: str, *, is_workflow: bool) -> Tally:
+        return (self.workflows if is_workflow else self.commands).get(target, self.unserved)
 
     # -- see ``Observer`` ----------------------------------------------------------------------------
 
@@ -138,9 +146,9 @@ class Recorder(Observer):
         self.commands = {name: self.commands.get(name) or Tally() for name in commands}
         self.workflows = {name: self.workflows.get(name) or Tally() for name in workflows}
 
-    def refused(self, error: CallError) -> None:
+    def refused(self, error: CallError, target: str, *, is_workflow: bool) -> None:
         """Count a refusal."""
-        self.refusals[error.code.value] += 1
+        self._named(target, is_workflow=is_workflow).refusals[error.code.value] += 1
 
     def accepted(self, live: Live) -> None:
         """Count a call in."""
@@ -183,6 +191,9 @@ class Recorder(Observer):
         tally.items += live.items()
         tally.duration.observe(total_s)
         tally.outcomes[_outcome(live.ending)] += 1
+        if live.engine_report is not None and (usage := live.engine_report.usage) is not None:
+            for kind, count in zip(_KINDS, (usage.prompt_tokens, usage.completion_tokens), strict=True):
+                tally.tokens[kind].observe(count)
 
     def stuck(self, live: Live) -> None:
         """Count a call whose code does not stop."""

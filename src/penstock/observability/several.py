@@ -20,9 +20,9 @@ class Several(Observer):
 
 
 def _teller(name: str) -> Callable[..., None]:
-    def tell(self: Several, *told: Any) -> None:
+    def tell(self: Several, *told: Any, **named: Any) -> None:
         for observer in self.observers:
-            getattr(observer, name)(*told)
+            getattr(observer, name)(*told, **named)
 
     return tell
 

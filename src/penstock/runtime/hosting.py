@@ -63,7 +63,8 @@ class Hosting:
         try:
             return self._admit(start, caller)
         except CallError as error:
-            self._observer.refused(error)
+            named = start.target or self._manifest.default_command
+            self._observer.refused(error, named, is_workflow=start.workflow_id is not None)
             raise
 
     def _admit(self, start: Start, caller: Caller) -> Live:

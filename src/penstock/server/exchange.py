@@ -118,6 +118,7 @@ class Exchange:
     __slots__ = (
         "also",
         "caller",
+        "code",
         "headers",
         "max_body",
         "outlet",
@@ -125,6 +126,7 @@ class Exchange:
         "scope",
         "send",
         "started",
+        "status",
         "wall",
     )
 
@@ -149,6 +151,8 @@ class Exchange:
         self.wall = wall
         self.max_body = max_body
         self.started = False
+        self.status = 0  # of the answer; 0 while there is none
+        self.code = ""  # of a refusal
         self.also: tuple[Header, ...] = ()  # of whatever is answered
         self.caller = Caller(
             correlation_id=correlation_id(self.header(b"x-request-id"), max_correlation),
@@ -200,6 +204,7 @@ class Exchange:
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Begin the response."""
         self.started = True
+        self.status = status
         await self.outlet.start(status, (*headers, self._identity(), *self.also))
 
     async def reply(
@@ -207,6 +212,7 @@ class Exchange:
     ) -> None:
         """Answer with a body, JSON unless its ``kind`` is another content type."""
         self.started = True
+        self.status = status
         await self.outlet.reply(status, (kind, *headers, self._identity(), *self.also), body)
 
     async def nothing(self, headers: Iterable[Header] = ()) -> None:
@@ -214,11 +220,17 @@ class Exchange:
         await self.start(204, headers)
         await self.outlet.write(b"", more=False)
 
+    async def noting_send(self, message: Message) -> None:
+        """Send what somebody else answers with."""
+        self.status = message.get("status", self.status)
+        await self.send(message)
+
     def _identity(self) -> Header:
         return (b"x-request-id", self.caller.correlation_id.encode("latin-1"))
 
     async def refuse(self, error: CallError, headers: Iterable[Header] = ()) -> None:
         """Answer with an error that belongs to no call."""
+        self.code = error.code.value
         openai = self.scope["path"].startswith(OPENAI)
         body = openai_error(error) if openai else error_envelope(error, self.wall())
         await self.reply(FAULTS[error.code].http, body, (*advice(error), *headers))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import urllib.parse
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httptools
@@ -54,13 +55,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     Args:
         settings: The limits.
+        refused: Told of each answer to what did not become a request.
     """
 
     cycle: Cycle
 
-    def __init__(self, *args: Any, settings: ServerSettings, **named: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        settings: ServerSettings,
+        refused: Callable[[CallError], None] = lambda _: None,
+        **named: Any,
+    ) -> None:
         super().__init__(*args, **named)
         self._settings = settings
+        self._refused = refused
         self._max_header = settings.max_header
         self._phase = HEAD
         self._boundary = Boundary()
@@ -311,6 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._tell_handler()
         if not (answering and self.cycle.response_started):
             self.transport.write(self._reply(error))
+            self._refused(error)
         self._linger()
 
     def _tell_handler(self) -> None:

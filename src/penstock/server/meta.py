@@ -7,13 +7,15 @@ from typing import TypeAlias
 
 import msgspec
 
+from penstock.calls.traffic import Traffic
 from penstock.protocol.dispatch import Dispatcher, Health
 from penstock.server.exchange import Exchange, Header
 
 _NOT_STORED: tuple[Header, ...] = ((b"cache-control", b"no-store"),)
 
-Exposition: TypeAlias = Callable[[str], tuple[str, bytes]]
-"""Returns metrics behind their media type, in the form that an ``Accept`` header asks for."""
+Exposition: TypeAlias = Callable[[str, "Traffic | None"], tuple[str, bytes]]
+"""Returns metrics behind their media type, in the form that an ``Accept`` header asks for, with those of a
+server."""
 
 
 class MetaRoutes:
@@ -80,14 +82,16 @@ class MetricsRoute:
 
     Args:
         exposition: Writes them.
+        traffic: What the server has answered; None leaves that out.
     """
 
-    def __init__(self, exposition: Exposition) -> None:
+    def __init__(self, exposition: Exposition, traffic: Traffic | None = None) -> None:
         self._exposition = exposition
+        self._traffic = traffic
 
     async def show(self, exchange: Exchange) -> None:
         """`GET /metrics`: what has been counted, in the form that is asked for."""
-        media_type, body = self._exposition(exchange.header(b"accept") or "")
+        media_type, body = self._exposition(exchange.header(b"accept") or "", self._traffic)
         await exchange.reply(200, body, _NOT_STORED, (b"content-type", media_type.encode()))
 
 

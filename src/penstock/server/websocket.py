@@ -62,6 +62,7 @@ class Socket:
         send: Of the ASGI connection.
         extensions: What the ASGI server offers.
         still: Whether the caller may still speak.
+        refused: Told of each message, or reader, that is refused.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Socket:
         send: Send,
         extensions: MutableMapping[str, Any],
         still: Callable[[], bool] = lambda: True,
+        refused: Callable[[CallError], None] = lambda _: None,
     ) -> None:
         self._dispatcher = dispatcher
         self._caller = caller
         self._wall = wall
         self._send = send
         self._still = still
+        self._refused = refused
         self._pumps = TaskOwner()
         self._writing = TaskOwner()
         self._pumped: set[Pumped] = set()
@@ -148,6 +151,7 @@ class Socket:
             await self._refuse(error, task_id)
 
     async def _refuse(self, error: CallError, task_id: str | None) -> None:
+        self._refused(error)
         await self._outbox.put([error_envelope(error, self._wall(), task_id=task_id)])
 
     async def _tell(self, kind: str, **fields: Any) -> None:

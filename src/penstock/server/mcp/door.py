@@ -53,7 +53,7 @@ class McpDoor:
         # Sessions belong to the key that opened them.
         scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=caller.key, scopes=[]))
         exchange.started = True
-        await manager.handle_request(scope, exchange.receive, exchange.send)
+        await manager.handle_request(scope, exchange.receive, exchange.noting_send)
 
     async def _serve(self, ready: asyncio.Future[StreamableHTTPSessionManager]) -> None:
         """Serve sessions until this task is cancelled."""
