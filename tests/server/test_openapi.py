@@ -21,13 +21,14 @@ from penstock.runtime.manifest import Manifest
 from penstock.server.asgi import Application
 from penstock.server.door import OPEN
 from penstock.server.openapi.document import document
-from penstock.server.openapi.operations import OPERATIONS
+from penstock.server.openapi.operations import COMMAND, OPERATIONS
 
 pytestmark = pytest.mark.anyio
 
 EMPTY = Description(name="empty", version="1", default_command="predict", commands={})
 STEP = {"id": "a", "command": "size", "input": {"text": "a"}}
 WORKFLOW = {"input_schema": {"type": "object", "required": ["text"]}, "steps": [STEP]}
+TOLD = {**WORKFLOW, "description": "Make it short.\nReally."}
 
 
 class Mood(Enum):
@@ -48,6 +49,7 @@ def project(**manifest: Any) -> Runtime:
 
     @rt.streaming_command("grow")
     async def grow(tree: Tree, rings: int = 3) -> AsyncIterator[Tree]:
+        """Let a tree grow."""
         yield tree
 
     @rt.command("size")
@@ -120,7 +122,10 @@ async def test_every_route_is_in_it_and_no_other() -> None:
         await application.aclose()
     assert routes == OPERATIONS.keys()
     spec = await shown(project())
-    assert {(method.upper(), path) for path, item in spec["paths"].items() for method in item} == routes
+    shown_ = {(method.upper(), path) for path, item in spec["paths"].items() for method in item}
+    assert shown_ - {("POST", f"/v2/commands/{name}") for name in ("grow", "size")} == routes - {
+        ("POST", COMMAND)
+    }
 
 
 async def test_a_server_without_metrics_has_no_route_for_them() -> None:
@@ -129,6 +134,37 @@ async def test_a_server_without_metrics_has_no_route_for_them() -> None:
         routes = {(method, route.path) for route in application.routes for method in route.handlers}
         await application.aclose()
     assert OPERATIONS.keys() - routes == {("GET", "/metrics")}
+
+
+async def test_each_command_and_workflow_is_an_operation_of_its_own() -> None:
+    spec = await shown(project(workflows={"shorten": TOLD}))
+    grow, size = (spec["paths"][f"/v2/commands/{name}"]["post"] for name in ("grow", "size"))
+    shorten = spec["paths"]["/v2/workflows/shorten"]["post"]
+    names = [each["operationId"] for each in (grow, size, shorten)]
+    assert names == ["command.grow", "command.size", "workflow.shorten"]
+    assert [each["summary"] for each in (grow, size, shorten)] == [
+        "Let a tree grow.",
+        "Run size.",
+        "Make it short.",
+    ]
+    assert [each.get("description") for each in (grow, size, shorten)] == [
+        None,
+        None,
+        "Make it short.\nReally.",
+    ]
+    body = grow["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert accepts(spec, body, {"input": {"tree": {"name": "a"}}})
+    assert not accepts(spec, body, {"input": {"tree": {"name": 1}}})
+    content = grow["responses"]["200"]["content"]
+    assert content.keys() == {"application/json", "application/x-ndjson", "text/event-stream"}
+    item = {**content["application/x-ndjson"]["x-itemSchema"], "components": spec["components"]}
+    frame = {"type": "task", "timestamp": 1.0, "version": "v2", "task_id": "a", "seq": 1, "command": "grow"}
+    streams = Draft202012Validator(item)
+    assert streams.is_valid({**frame, "status": "streaming", "data": {"name": "a"}})
+    assert not streams.is_valid({**frame, "status": "streaming", "data": 3})
+    assert streams.is_valid({**frame, "status": "completed"})
+    assert not streams.is_valid({**frame, "status": "completed", "data": {"name": "a"}})
+    assert {"400", "401", "404", "429", "500", "503", "504"} <= grow["responses"].keys()
 
 
 def test_every_operation_has_a_name_of_its_own() -> None:

@@ -14,7 +14,10 @@ from penstock.protocol.depth import check_depth
 from penstock.protocol.messages import MAX_TASK_ID, Form, OnDisconnect, Route, Start
 
 TaskName = Annotated[str, msgspec.Meta(max_length=MAX_TASK_ID)]  # longer ones are not even sent back
-Name = Annotated[str, msgspec.Meta(max_length=256)]  # of a command or workflow: an unknown one is compared
+MAX_NAME = 256  # characters
+Name = Annotated[
+    str, msgspec.Meta(max_length=MAX_NAME)
+]  # of a command or workflow: an unknown one is compared
 
 
 class CallBody(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import re
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.codec import NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.messages import Start, WireForm
-from penstock.protocol.requests import read_body, read_default_body, read_workflow_body
+from penstock.protocol.requests import MAX_NAME, read_body, read_default_body, read_workflow_body
 from penstock.server.exchange import Exchange
 from penstock.server.pump import NDJSON, SSE, StreamForm
 
@@ -37,6 +37,26 @@ def read_workflow_start(exchange: Exchange, body: bytes) -> Start:
     return fields.start(
         WireForm.V2,
         workflow_id=fields.named(),
+        stream=wants_stream(exchange),
+        timeout_s=timeout_of(exchange),
+    )
+
+
+def read_named_start(
+    exchange: Exchange, body: bytes, *, command: str = "", workflow_id: str | None = None
+) -> Start:
+    """Read a request to run what its path names.
+
+    Raises:
+        CallError: ``invalid_argument``; ``not_found``, nothing has so long a name.
+    """
+    named = command or workflow_id or ""
+    if len(named) > MAX_NAME:
+        raise CallError(f"there is nothing of the name {named[:40]!r}…", ErrorCode.NOT_FOUND)
+    return read_default_body(body).start(
+        WireForm.V2,
+        command=command,
+        workflow_id=workflow_id,
         stream=wants_stream(exchange),
         timeout_s=timeout_of(exchange),
     )

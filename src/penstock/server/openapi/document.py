@@ -6,7 +6,7 @@ that OpenAPI 3.2 gives to `itemSchema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from penstock.errors import FAULTS, ErrorCode
@@ -16,7 +16,15 @@ from penstock.protocol.messages import MAX_TIMEOUT_S
 from penstock.server.once import MAX_KEY
 from penstock.server.openapi.kv_schemas import kv_schemas
 from penstock.server.openapi.openai_schemas import openai_envelope, openai_schemas
-from penstock.server.openapi.operations import GATEWAY_OPERATIONS, OPERATIONS, Operation
+from penstock.server.openapi.operations import (
+    COMMAND,
+    GATEWAY_OPERATIONS,
+    OPERATIONS,
+    WORKFLOW,
+    Operation,
+    of_command,
+    of_workflow,
+)
 from penstock.server.openapi.schemas import (
     RUNNER_SCHEMAS,
     TASK_NAME,
@@ -52,7 +60,8 @@ def document(
     secured: dict[str, Any] = {"security": [{name: []} for name in _KEYS]} if needs_key else {}
     paths: dict[str, dict[str, Any]] = {}
     for method, path in routes:
-        paths.setdefault(path, {})[method.lower()] = _operation(_KNOWN[method, path], needs_key)
+        for place, operation in _operations(method, path, description):
+            paths.setdefault(place, {})[method.lower()] = _operation(operation, needs_key)
     return {
         "openapi": "3.1.1",
         "info": {"title": description.name, "version": description.version, "description": _ABOUT},
@@ -74,6 +83,19 @@ def document(
 
 
 _KNOWN = {**OPERATIONS, **GATEWAY_OPERATIONS}
+
+
+def _operations(method: str, path: str, description: Description) -> Iterator[tuple[str, Operation]]:
+    """Yield the paths of a route, and what each does: what is served has paths of its own."""
+    if path == COMMAND and description.commands:
+        for name, command in description.commands.items():
+            yield path.replace("{id}", name), of_command(name, command.description)
+    elif path == WORKFLOW and description.workflows:
+        for name, workflow in description.workflows.items():
+            yield path.replace("{id}", name), of_workflow(name, workflow.description or "")
+    else:
+        yield path, _KNOWN[method, path]
+
 
 # -- operations ----------------------------------------------------------------------------------------
 
@@ -112,6 +134,10 @@ def _operation(operation: Operation, needs_key: bool) -> dict[str, Any]:
         answers[str(status)] = _refusal(operation, status, codes)
     names = ("request_id", *operation.parameters)
     told: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    if operation.about not in ("", operation.summary):
+        told["description"] = operation.about
+    if operation.tag:
+        told["tags"] = [operation.tag]
     told["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body is not None:
         told["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": ref(operation.body)}}}

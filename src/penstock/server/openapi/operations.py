@@ -37,6 +37,8 @@ class Operation(NamedTuple):
         codes: What it can be refused with, or an answer end with, besides what every request can.
         probes: 503 has the body of 200, and nobody needs a key.
         texts: The media types of text that it answers with.
+        about: More than the summary.
+        tag: What it is shown among.
         openai: It answers OpenAI's clients, in their shapes; a stream is events, and ends with ``[DONE]``.
     """
 
@@ -50,6 +52,12 @@ class Operation(NamedTuple):
     probes: bool = False
     texts: tuple[str, ...] = ()
     openai: bool = False
+    about: str = ""
+    tag: str = ""
+
+    def at(self, parameter: str) -> Operation:
+        """Return this operation with one parameter more."""
+        return self._replace(parameters=(*self.parameters, parameter))
 
     def all_codes(self) -> dict[int, list[ErrorCode]]:
         """Return the codes by HTTP status, in the order of statuses."""
@@ -88,11 +96,41 @@ _READ = Operation(
     codes=(ErrorCode.NOT_FOUND, ErrorCode.GONE),
 )
 
+COMMAND = "/v2/commands/{id}"
+WORKFLOW = "/v2/workflows/{id}"
+"""Where one command, or one workflow, is run; the document has a path for each that is served."""
+
+
+def of_command(name: str, about: str) -> Operation:
+    """Return the operation that runs a command; ``about`` is what its author says of it."""
+    part = f"command.{name}"
+    told = _run(part, _summary(about, name), f"{part}.request", f"{part}.answer", f"{part}.frame")
+    return told._replace(about=about, tag="commands")
+
+
+def of_workflow(name: str, about: str) -> Operation:
+    """Return the operation that runs a workflow; ``about`` is what its author says of it."""
+    part = f"workflow.{name}"
+    told = _run(part, _summary(about, name), f"{part}.request", "Completed", "Frame")
+    return told._replace(about=about, tag="workflows")
+
+
+def _summary(about: str, name: str) -> str:
+    first, _, _ = about.strip().partition("\n")
+    return first or f"Run {name}."
+
+
 _NATIVE: Mapping[tuple[str, str], Operation] = MappingProxyType(
     {
         ("POST", "/v2/execute"): _run("execute", "Run a command.", "Execute", "Executed", "ExecuteFrame"),
         ("POST", "/v2/workflow"): _run(
             "run_workflow", "Run a workflow, V2.", "Workflow", "Completed", "Frame"
+        ),
+        ("POST", COMMAND): _run(
+            "run_command", "Run the command of this name.", "Body", "Completed", "Frame"
+        ).at("name"),
+        ("POST", WORKFLOW): _run("run_named_workflow", "Run this workflow.", "Body", "Completed", "Frame").at(
+            "name"
         ),
         ("POST", "/predict"): _run(
             "predict", "Run the default command, V1.", "Default", "Defaulted", "DefaultFrame"

@@ -28,17 +28,24 @@ def _command(name: str, command: CommandDescription) -> dict[str, Schema]:
         given: _placed(command.input_schema, POINTER + given),
         item: _placed(command.item_schema, POINTER + item),
         f"command.{name}.body": _body(given, command.input_schema, **named),
+        f"command.{name}.request": _body(given, command.input_schema),
         f"command.{name}.answer": _answer(item, command, **named),
     }
+    items: tuple[Schema, ...] = ()
     if command.streaming:
         schemas[f"command.{name}.streaming"] = _streaming(item, **named)
+        items = (ref(f"command.{name}.streaming"),)
+    schemas[f"command.{name}.frame"] = frame_of(items, [_END if items else ref(f"command.{name}.answer")])
     return schemas
 
 
 def _workflow(name: str, input_schema: Schema) -> dict[str, Schema]:
     given = f"workflow.{name}.input"
-    body = _body(given, input_schema, workflow_id={"const": name})
-    return {given: _placed(input_schema, POINTER + given), f"workflow.{name}.body": body}
+    return {
+        given: _placed(input_schema, POINTER + given),
+        f"workflow.{name}.body": _body(given, input_schema, workflow_id={"const": name}),
+        f"workflow.{name}.request": _body(given, input_schema),
+    }
 
 
 def _execute(description: Description) -> dict[str, Schema]:
