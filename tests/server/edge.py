@@ -93,14 +93,15 @@ class Edge:
 
 
 @asynccontextmanager
-async def edge(**settings: Any) -> AsyncIterator[Edge]:
+async def edge(most_connections: int = 100, **settings: Any) -> AsyncIterator[Edge]:
     """Serve; by default the handler answers at once."""
     served = Edge()
     served.go.set()
     config = uvicorn.Config(served, lifespan="off", log_config=None, timeout_keep_alive=5)  # type: ignore[arg-type]
 
     def protocol() -> HttpProtocol:
-        return HttpProtocol(config, served.state, {}, settings=ServerSettings(port=0, **settings))
+        limits = ServerSettings(port=0, **settings)
+        return HttpProtocol(config, served.state, {}, settings=limits, most_connections=most_connections)
 
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
     served.address = server.sockets[0].getsockname()

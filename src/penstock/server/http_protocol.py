@@ -18,6 +18,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from penstock.errors import FAULTS, CallError, ErrorCode
+from penstock.server.descriptors import MOST_CONNECTIONS
+from penstock.server.door import OPEN
 from penstock.server.framing import Boundary
 from penstock.server.http_checks import Head, bad_request, check_head
 from penstock.server.http_cycle import Cycle
@@ -28,6 +30,8 @@ from penstock.server.slow_peer import LEAVE_S, STOP_S, SlowPeer
 LINGER_S = 5.0  # how long a client that was answered early may go on sending what is not read any more
 FRAMING_OVERHEAD = 16 * 1024  # bytes of a chunked body that may be chunk headers and trailers, besides ...
 FRAMING_RATIO = 8  # ... so many for each byte of data
+PLACES_FOR_PROBES = 64  # connections beyond those that a server takes: probes must be answered even so
+_PROBES = frozenset(path.encode() for path in OPEN)
 
 
 class Phase(enum.Enum):
@@ -55,6 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     Args:
         settings: The limits.
+        most_connections: From how many on, over all, requests are refused, save probes.
         refused: Told of each answer to what did not become a request.
     """
 
@@ -64,11 +69,14 @@ class HttpProtocol(HttpToolsProtocol):
         self,
         *args: Any,
         settings: ServerSettings,
+        most_connections: int = MOST_CONNECTIONS,
         refused: Callable[[CallError], None] = lambda _: None,
         **named: Any,
     ) -> None:
         super().__init__(*args, **named)
         self._settings = settings
+        self._most_connections = most_connections
+        self._crowded = False  # there were as many connections as there may be when this one came
         self._refused = refused
         self._max_header = settings.max_header
         self._phase = HEAD
@@ -86,6 +94,9 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, not for ever."""
         super().connection_made(transport)
+        self._crowded = len(self.connections) > self._most_connections
+        if len(self.connections) > self._most_connections + PLACES_FOR_PROBES:
+            transport.abort()
         self._peer = SlowPeer(transport, self._settings.slow_reader_s, "HTTP")
         self._outlet = Outlet(transport.write, transport.is_closing, self._leave)
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -284,9 +295,15 @@ class HttpProtocol(HttpToolsProtocol):
         version, method = self.parser.get_http_version(), self.parser.get_method()
         websocket = upgrades and self._should_upgrade()
         try:
+            self._check_room()
             check_head(Head(version, method, self.url, self.headers, headers, upgrades, websocket))
         except CallError as error:
             self._fail(error)
+
+    def _check_room(self) -> None:
+        if self._crowded and self.url.partition(b"?")[0] not in _PROBES:
+            said = f"{self._most_connections} connections are open, as many as this server takes"
+            raise CallError(f"{said}; try again later", ErrorCode.UNAVAILABLE, retry_after_s=1)
 
     def _fail(self, error: CallError) -> None:
         self._fault = error
