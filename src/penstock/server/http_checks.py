@@ -6,6 +6,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from penstock.errors import CallError, ErrorCode
+from penstock.server.door import OPEN
+
+_PROBES = frozenset(path.encode() for path in OPEN)
 
 
 class Head(NamedTuple):
@@ -50,6 +53,17 @@ def check_head(head: Head) -> None:
         _check_coding(head)
     if head.upgrades:
         _check_upgrade(head)
+
+
+def check_probe(url: bytes, most_connections: int) -> None:
+    """Refuse what is no probe, on a connection beyond those that a server takes.
+
+    Raises:
+        CallError: ``unavailable``.
+    """
+    if url.partition(b"?")[0] not in _PROBES:
+        said = f"{most_connections} connections are open, as many as this server takes; try again later"
+        raise CallError(said, ErrorCode.UNAVAILABLE, retry_after_s=1)
 
 
 def _check_coding(head: Head) -> None:

@@ -19,9 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.server.descriptors import MOST_CONNECTIONS
-from penstock.server.door import OPEN
 from penstock.server.framing import Boundary
-from penstock.server.http_checks import Head, bad_request, check_head
+from penstock.server.http_checks import Head, bad_request, check_head, check_probe
 from penstock.server.http_cycle import Cycle
 from penstock.server.refusal import refusal
 from penstock.server.settings import ServerSettings
@@ -31,7 +30,6 @@ LINGER_S = 5.0  # how long a client that was answered early may go on sending wh
 FRAMING_OVERHEAD = 16 * 1024  # bytes of a chunked body that may be chunk headers and trailers, besides ...
 FRAMING_RATIO = 8  # ... so many for each byte of data
 PLACES_FOR_PROBES = 64  # connections beyond those that a server takes: probes must be answered even so
-_PROBES = frozenset(path.encode() for path in OPEN)
 
 
 class Phase(enum.Enum):
@@ -295,15 +293,11 @@ class HttpProtocol(HttpToolsProtocol):
         version, method = self.parser.get_http_version(), self.parser.get_method()
         websocket = upgrades and self._should_upgrade()
         try:
-            self._check_room()
+            if self._crowded:
+                check_probe(self.url, self._most_connections)
             check_head(Head(version, method, self.url, self.headers, headers, upgrades, websocket))
         except CallError as error:
             self._fail(error)
-
-    def _check_room(self) -> None:
-        if self._crowded and self.url.partition(b"?")[0] not in _PROBES:
-            said = f"{self._most_connections} connections are open, as many as this server takes"
-            raise CallError(f"{said}; try again later", ErrorCode.UNAVAILABLE, retry_after_s=1)
 
     def _fail(self, error: CallError) -> None:
         self._fault = error
