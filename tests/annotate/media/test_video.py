@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from annotate import films
-from penstock.annotate.media.messages import Finished, Hole, Job, Limits, Message, Opened, Picture, Place
+from annotate.media.ears import heard
+from penstock.annotate.media.messages import Finished, Hole, Limits, Opened, Picture
 from penstock.annotate.media.sampling import Sampling
 from penstock.annotate.media.speaker import Unreadable
 
 pytest.importorskip("av")
 
 from penstock.annotate.media import video
-
-ALL = Sampling()
-
-
-class Ears:
-    """Hears what is said of a file."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[Message, bytes]] = []
-
-    def say(self, message: Message, picture: bytes = b"") -> None:
-        self.said.append((message, picture))
-
-    def passed(self, frame: int, t: Callable[[], str]) -> None:
-        pass
-
-    def at(self, packet: int) -> None:
-        pass
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [message for message, _ in self.said if isinstance(message, kind)]
-
-    @property
-    def pictures(self) -> list[tuple[Place, bytes]]:
-        return [(message.place, data) for message, data in self.said if isinstance(message, Picture)]
-
-
-def heard(path: Path, sampling: Sampling = ALL, **fields: Any) -> Ears:
-    ears = Ears()
-    video.read_video(Job(path=str(path), kind="video", sampling=sampling, **fields), ears)  # type: ignore[arg-type]
-    return ears
 
 
 @pytest.fixture(scope="module")

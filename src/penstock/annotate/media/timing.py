@@ -53,6 +53,12 @@ class Timing:
         self._last, self._latest = seconds, max(self._latest, seconds)
         return seconds, frame.pts is None
 
+    def reaches(self, pts: int) -> Fraction:
+        """Note that frames go on up to a time stamp; returns its seconds."""
+        seconds = (pts - (self._origin or 0)) * self._base
+        self._latest = max(self._latest, seconds)
+        return seconds
+
     @property
     def end(self) -> Fraction:
         """Seconds from the first frame to the end of the last one so far."""

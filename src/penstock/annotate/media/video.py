@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import av
 import av.error
+import msgspec
 from av.video.reformatter import VideoReformatter
 
 from penstock.annotate.media.holes import Holes
+from penstock.annotate.media.keyframes import Doubtful, Keyframes
 from penstock.annotate.media.messages import Finished, Job, Opened, Picture, Place
 from penstock.annotate.media.sampling import THUMB, Sampler
 from penstock.annotate.media.speaker import Speaker, Unreadable
@@ -33,6 +35,8 @@ FORMATS = (
     "mjpeg,mxf,nut,rm,dv,y4m,yuv4mpegpipe,apng"
 )
 """What is read; formats that name other files, such as playlists, are not among it."""
+STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "mpeg", "flv")
+"""Those whose time stamps are those of the frames in their packets."""
 SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 BACK_OFF = (0, 2, 10)  # seconds before a frame at which a seek for it is tried
 
@@ -46,6 +50,11 @@ def read_video(job: Job, speaker: Speaker) -> None:
     Raises:
         Unreadable: It is none, or breaks a limit.
     """
+    if job.sampling.keyframes:
+        reading = _Reading(job, speaker)
+        if reading.by_keyframes():
+            return
+        job = reading.rest
     if job.after is not None and not job.avoid and job.after.frame >= job.seek_from:
         for seconds in BACK_OFF:
             if _Reading(job, speaker).goes_on(seconds):
@@ -65,6 +74,7 @@ class _Reading:
         self._next = 0  # number of the next frame
         self._after = -1 if job.after is None else job.after.frame
         self._over = False
+        self.rest = job  # what is left to do of it
 
     def begins(self) -> None:
         """Read from the start."""
@@ -103,6 +113,46 @@ class _Reading:
                 self._see_all(frames)
             self._end(container, stream)
         return True
+
+    def by_keyframes(self) -> bool:
+        """Decode keyframes only; returns whether their numbers, times and pixels are those that they have
+        among all frames.  Where that is doubted later, ``rest`` goes on behind those that were told."""
+        try:
+            with open(self._job.path, "rb") as file, _opened(file) as container:
+                stream = self._checked(container)
+                if container.format.name not in STAMPED:
+                    return False
+                self._say_facts(container, stream)
+                self._timing = Timing(stream)
+                keyframes = Keyframes(stream, self._at)
+                packets = cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))
+                with closing(packets), closing(keyframes.read(packets)) as frames:
+                    self._see_keyframes(frames)
+                self._next = keyframes.count
+                last = self._timing.reaches(keyframes.latest)
+                if last > self._job.limits.seconds:
+                    return False  # where among all frames that is, is said
+                self._over = self._over or self._sampler.is_over(self._next - 1, last)
+                self._end(container, stream)
+        except (Doubtful, *_BROKEN, IndexError):
+            return False
+        return True
+
+    def _see_keyframes(self, frames: Iterable[tuple[int, VideoFrame | None]]) -> None:
+        passed = "0" if self._job.after is None else self._job.after.t
+        for number, frame in frames:
+            if frame is None:
+                self._speaker.passed(number, lambda: passed)
+                continue
+            self._next = number
+            self._see(frame)
+            if self._over:
+                return
+
+    def _at(self, packet: int) -> None:
+        if packet in self._job.avoid:
+            raise Doubtful
+        self._speaker.at(packet)
 
     def _sought(
         self, container: InputContainer, stream: VideoStream, target: int, pts: int
@@ -204,6 +254,7 @@ class _Reading:
         flags = (*(("corrupt",) if frame.is_corrupt else ()), *(("no_pts",) if guessed else ()))
         picture = Picture(place=place, w=width, h=height, rot=-turned % 4 * 90, flags=flags)
         self._speaker.say(picture, data)
+        self.rest = msgspec.structs.replace(self.rest, after=place, taken=self.rest.taken + 1)
 
     def _upright(self, frame: VideoFrame, turned: int) -> tuple[bytes, int, int]:
         import numpy as np
