@@ -253,6 +253,24 @@ async def test_what_does_not_plainly_fit_is_put_to_a_runner_which_refuses_it(wor
     assert not world.hub.tasks(LOCAL)
 
 
+async def test_an_input_is_put_to_a_runner_that_may_run_it(world: World) -> None:
+    offer = Offer(name="predict", streaming=True, input_schema=SCHEMA)
+    other = world.runner("other", offer, labels={"size": "small"})
+    right = world.runner("right", offer, labels={"size": "large"})
+
+    async def judge() -> None:
+        [check] = await right.listen()
+        right.say(Checked(number=check.number))  # type: ignore[union-attr]
+
+    judging = world.hub.links.start(judge())
+    live = await world.call(input=b'{"n": "x"}', route=Route(labels={"size": "large"}))
+    await judging
+    assert await other.listen() == []
+    [opened] = await right.opened()
+    right.end(opened.request_id)
+    await world.last(live)
+
+
 async def test_what_a_runner_does_not_judge_in_time_is_judged_where_it_runs(world: World) -> None:
     one = world.runner("one", Offer(name="predict", streaming=True, input_schema=SCHEMA))
 

@@ -126,20 +126,24 @@ class Hub(Hosting):
                 if start.workflow_id is not None:
                     await self._workflows.check(start.workflow_id, start.input)
                 else:
-                    await self._have_checked(start.command, start.input)
+                    await self._have_checked(start)
             except CallError as error:
                 self._observer.refused(error, start.target, is_workflow=start.workflow_id is not None)
                 raise
         return await super().open(start, caller)
 
-    async def _have_checked(self, command: str, text: bytes) -> None:
+    async def _have_checked(self, start: Start) -> None:
+        command, text = start.command, start.input
         bound = self._commands.get(command)
         if bound is None or not isinstance(bound.input, OfferedInput) or bound.input.surely_takes(text):
             return
         bound.input.validate(text)
-        runner = next(
-            (each for each in self.runners.running(command) if each.connected and each.confirmed), None
+        able = (
+            each
+            for each in self.runners.running(command)
+            if each.connected and each.confirmed and matches(each, start.route)
         )
+        runner = next(able, None)
         if runner is not None and (refusal := await runner.check(command, text)) is not None:
             raise refusal
 
