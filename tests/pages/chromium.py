@@ -32,22 +32,36 @@ FLAGS = [
 
 
 class Page:
-    """One page of the browser."""
+    """One page of the browser.
+
+    Attributes:
+        events: What the browser has told of itself, where it was asked to (``Network.enable`` and its likes).
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._numbers = count(1)
+        self.events: list[dict[str, Any]] = []
+
+    def command(self, method: str, timeout_s: float = 20.0, **params: Any) -> dict[str, Any]:
+        """Return the browser's answer to a command of the DevTools protocol."""
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            answer: dict[str, Any] = json.loads(self._socket.recv(timeout=timeout_s))
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                found: dict[str, Any] = answer["result"]
+                return found
+            self.events.append(answer)
 
     def evaluate(self, expression: str, timeout_s: float = 20.0) -> Any:
         """Return the value of a JavaScript expression, awaited if it is a promise."""
-        number = next(self._numbers)
-        params = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        self._socket.send(json.dumps({"id": number, "method": "Runtime.evaluate", "params": params}))
-        while True:
-            answer = json.loads(self._socket.recv(timeout=timeout_s))
-            if answer.get("id") == number:
-                assert "exceptionDetails" not in answer["result"], answer
-                return answer["result"]["result"].get("value")
+        answer = self.command(
+            "Runtime.evaluate", timeout_s, expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def await_loaded(self, url: str) -> None:
         """Wait until the page is there; until then a script runs in the empty page before it."""

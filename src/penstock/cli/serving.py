@@ -48,6 +48,13 @@ Traces = Annotated[
         "--traces", help="Send a span for each call to where OTEL_… variables say (PENSTOCK_TRACES; off)."
     ),
 ]
+ShowPlayground = Annotated[
+    bool | None,
+    typer.Option(
+        "--playground/--no-playground",
+        help="Show a page at / in which the commands can be tried (PENSTOCK_PLAYGROUND; on).",
+    ),
+]
 Mcp = Annotated[
     bool | None,
     typer.Option("--mcp", help="Serve the commands as MCP tools at /mcp (PENSTOCK_MCP; off)."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import Caller
@@ -20,6 +20,8 @@ from penstock.server.sites import Sites
 
 OPEN = frozenset(("/livez", "/readyz", "/startupz", "/health"))
 """What is answered without a key, to GET and HEAD; more than yes or no only with one."""
+
+Opens: TypeAlias = Callable[[str, Mapping[bytes, bytes]], bool]
 
 _CALLERS = frozenset((Scope.CALLER, Scope.ADMIN))
 _SCOPES: Mapping[str, frozenset[Scope]] = {"/metrics": frozenset((Scope.METRICS, Scope.ADMIN))}
@@ -48,17 +50,23 @@ class Guest:
     still_welcome: Callable[[], bool]
 
 
+def _nothing_more(_path: str, _headers: Mapping[bytes, bytes]) -> bool:
+    return False
+
+
 class Door:
     """Lets requests in, or refuses them.
 
     Args:
         sites: Checks where they come from; None takes all.
         keys: Those that may come in; None lets everybody in, as admin.
+        opens: Whether a path is open beside those in ``OPEN``, to a GET or HEAD with such headers.
     """
 
-    def __init__(self, sites: Sites | None, keys: Keys | None = None) -> None:
+    def __init__(self, sites: Sites | None, keys: Keys | None = None, opens: Opens = _nothing_more) -> None:
         self.sites = sites
         self.keys = keys
+        self._opens = opens
 
     def enter(self, exchange: Exchange) -> bool:
         """Say who asks, and whether the request goes on; a browser that only asks if it may ask does not.
@@ -76,8 +84,9 @@ class Door:
         if self.keys is None:
             exchange.caller = _everybody(exchange.caller)
         else:
-            is_open = scope["path"] in OPEN and scope["method"] in ("GET", "HEAD")
-            exchange.caller = _known(self.keys, _key_in(headers), scope["path"], exchange.caller, is_open)
+            path = scope["path"]
+            is_open = scope["method"] in ("GET", "HEAD") and (path in OPEN or self._opens(path, headers))
+            exchange.caller = _known(self.keys, _key_in(headers), path, exchange.caller, is_open)
         return True
 
     def enter_socket(self, scope: MutableMapping[str, Any], asked: Caller) -> Caller:

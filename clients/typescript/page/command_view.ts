@@ -1,0 +1,76 @@
+/** A command: its form, and what it gives. */
+
+import type { CommandDescription, Frame } from "../src/index.js";
+import type { Ending, Opener } from "./call.js";
+import { h, show } from "./dom.js";
+import { Form } from "./form.js";
+import { ItemsPane, TextPane, textIn } from "./panes.js";
+import type { Part } from "./run_panel.js";
+import { RunPanel } from "./run_panel.js";
+import type { Session } from "./session.js";
+import { heading, submits } from "./shape.js";
+import type { View } from "./views.js";
+
+/** Runs a command from a form. */
+export class CommandView implements View, Part {
+  readonly element: HTMLElement;
+  private readonly form: Form;
+  private readonly text = new TextPane("Output");
+  private readonly items = new ItemsPane();
+  private readonly panel: RunPanel;
+
+  constructor(
+    readonly name: string,
+    command: CommandDescription,
+    private readonly session: Session,
+  ) {
+    this.form = new Form(command.input_schema);
+    this.panel = new RunPanel(this, h("div", {}, this.text.element, this.items.element));
+    const form = submits(this.panel, this.form.element, this.panel.buttons);
+    const chat = command["openai"] === "chat" ? [h("a", { href: `#/chat/${encodeURIComponent(name)}` }, "Chat instead")] : [];
+    const kind = command.streaming ? "streams its answer" : "answers once";
+    this.element = h("section", {}, heading(name, `command · ${kind}`, command.description, ...chat), form, this.panel.results);
+    show(this.text.element, false);
+    show(this.items.element, false);
+  }
+
+  async prepare(): Promise<Opener | undefined> {
+    const input = await this.form.input();
+    if (input === undefined) return undefined;
+    const { client } = this.session;
+    return (signal, correlationId) => client.stream(this.name, input, { signal, correlationId, notes: true });
+  }
+
+  begin(): void {
+    this.text.clear();
+    this.items.clear();
+    show(this.text.element, false);
+    show(this.items.element, false);
+  }
+
+  see(frame: Frame): void {
+    if (frame.data === undefined || frame.status === "progress") return;
+    const text = textIn(frame.data);
+    if (text !== undefined) {
+      show(this.text.element, true);
+      this.text.add(text);
+    } else {
+      this.items.element.open ||= this.items.element.hidden;
+    }
+    show(this.items.element, true);
+    this.items.add(frame.data);
+  }
+
+  end(ending: Ending): void {
+    this.form.blame(ending.details, ending.error ?? "");
+    if (ending.code === "unauthenticated") void this.session.askKey();
+  }
+
+  cancel(): void {
+    this.panel.cancel();
+  }
+
+  shown(): void {}
+
+  left(): void {}
+}

@@ -1,0 +1,1 @@
+"""The page at `/`, in which the commands of a server can be tried; its source: ``clients/typescript``."""

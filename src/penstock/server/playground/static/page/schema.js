@@ -1,0 +1,87 @@
+const NULL = { type: "null" };
+const FILES = new Set(["base64", "base64url", "binary", "byte"]);
+export function fieldsOf(schema) {
+    const whole = resolve(schema, schema);
+    if (!isSchema(whole["properties"]))
+        return whole["additionalProperties"] === false ? [] : undefined;
+    const required = new Set(Array.isArray(whole["required"]) ? whole["required"] : []);
+    return Object.entries(whole["properties"]).map(([name, part]) => fieldOf(name, isSchema(part) ? part : {}, schema, required.has(name)));
+}
+function fieldOf(name, given, root, required) {
+    const told = resolve(given, root);
+    const several = alternatives(told, root);
+    const left = several.filter((each) => each["type"] !== "null");
+    const nullable = left.length < several.length || told["type"] === "null";
+    const schema = left.length === 1 && left[0] !== undefined ? left[0] : told;
+    const choices = choicesOf(schema);
+    return {
+        name,
+        schema,
+        required,
+        nullable,
+        choices,
+        kind: left.length > 1 ? "json" : kindOf(schema, choices),
+        description: text(given["description"]) || text(told["description"]) || text(schema["description"]),
+        fallback: given["default"] ?? told["default"],
+        type: left.map((each) => typeName(each, root)).join(" or ") + (nullable ? " or null" : ""),
+        loose: left.length > 1 && left.some((each) => each["type"] === "string"),
+    };
+}
+function alternatives(schema, root) {
+    const { anyOf, oneOf, type } = schema;
+    const listed = Array.isArray(anyOf) ? anyOf : Array.isArray(oneOf) ? oneOf : undefined;
+    if (listed !== undefined)
+        return listed.filter(isSchema).map((each) => resolve(each, root));
+    if (Array.isArray(type))
+        return type.map((each) => (each === "null" ? NULL : { ...schema, type: each }));
+    return [schema];
+}
+function choicesOf(schema) {
+    if ("const" in schema)
+        return [schema["const"]];
+    return Array.isArray(schema["enum"]) ? schema["enum"] : [];
+}
+function kindOf(schema, choices) {
+    if (choices.length > 0)
+        return "choice";
+    const { type } = schema;
+    if (type === "string")
+        return isFile(schema) ? "file" : "text";
+    if (type === "number" || type === "integer")
+        return "number";
+    return type === "boolean" ? "boolean" : "json";
+}
+function isFile(schema) {
+    return FILES.has(text(schema["format"])) || FILES.has(text(schema["contentEncoding"]));
+}
+function typeName(schema, root) {
+    const { type } = schema;
+    if (type === "array") {
+        const items = isSchema(schema["items"]) ? resolve(schema["items"], root) : {};
+        return `list of ${typeof items["type"] === "string" ? items["type"] : "any"}`;
+    }
+    if (type === "string" && isFile(schema))
+        return "file";
+    return typeof type === "string" ? type : "any";
+}
+function resolve(schema, root) {
+    let found = schema;
+    for (let steps = 0; typeof found["$ref"] === "string" && steps < 16; steps += 1) {
+        const { $ref, ...own } = found;
+        found = { ...pointed(String($ref), root), ...own };
+    }
+    return found;
+}
+function pointed(reference, root) {
+    let at = root;
+    for (const part of reference.replace(/^#\/?/, "").split("/").filter(Boolean)) {
+        at = isSchema(at) ? at[decodeURIComponent(part).replaceAll("~1", "/").replaceAll("~0", "~")] : undefined;
+    }
+    return isSchema(at) ? at : {};
+}
+function isSchema(value) {
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+function text(value) {
+    return typeof value === "string" ? value : "";
+}

@@ -1,0 +1,86 @@
+import { CallError, PenstockError, RemoteProtocolError } from "./errors.js";
+import { excerpt, parseFrame } from "./frame.js";
+import { LineSplitter } from "./lines.js";
+import { codeOfStatus, errorOf } from "./outcome.js";
+import { Dropped } from "./transport.js";
+export const NDJSON = "application/x-ndjson";
+export class HttpReply {
+    drop;
+    reader;
+    lines = new LineSplitter();
+    watch;
+    heard = true;
+    constructor(body, drop, silenceS) {
+        this.drop = drop;
+        this.reader = body.getReader();
+        this.watch = setInterval(() => {
+            if (!this.heard)
+                this.close();
+            this.heard = false;
+        }, 1000 * silenceS);
+    }
+    async next() {
+        for (;;) {
+            const bytes = await this.read();
+            if (bytes === undefined) {
+                this.close();
+                return undefined;
+            }
+            const frames = this.lines.feed(bytes).map(parseFrame).filter((frame) => frame.type === "task");
+            if (frames.length > 0)
+                return frames;
+        }
+    }
+    close() {
+        clearInterval(this.watch);
+        this.drop();
+    }
+    async read() {
+        try {
+            const { value } = await this.reader.read();
+            this.heard = true;
+            return value;
+        }
+        catch (error) {
+            this.close();
+            throw new Dropped(`the connection broke within the stream (${describe(error)})`, { cause: error });
+        }
+    }
+}
+export function refusal(response, body) {
+    const frame = frameIn(body);
+    const answered = { status: response.status, retryAfterS: retryAfter(response) };
+    if (frame?.status === "error")
+        return errorOf(frame, answered);
+    if (response.status < 400)
+        return foreign(response, body);
+    const what = `${response.url} answered HTTP ${response.status} with ${excerpt(body)}`;
+    return new CallError(`${what}, which is no answer of penstock's`, codeOfStatus(response.status), {
+        retryAfterS: answered.retryAfterS,
+    });
+}
+export function foreign(response, body) {
+    const kind = mediaType(response) || "no content type";
+    const what = `${response.url} answered HTTP ${response.status} with ${kind}, ${excerpt(body)}`;
+    return new RemoteProtocolError(`${what}: is it penstock that serves there?`);
+}
+export function frameIn(body) {
+    try {
+        return parseFrame(body);
+    }
+    catch {
+        return undefined;
+    }
+}
+export function mediaType(response) {
+    return (response.headers.get("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+}
+export function describe(error) {
+    if (!(error instanceof Error))
+        return String(error);
+    return error.cause instanceof Error ? describe(error.cause) : error.message || error.name;
+}
+function retryAfter(response) {
+    const text = response.headers.get("retry-after") ?? "";
+    return /^\d+$/.test(text) ? Number(text) : undefined;
+}

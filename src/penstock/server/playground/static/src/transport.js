@@ -1,0 +1,2 @@
+export class Dropped extends Error {
+}
