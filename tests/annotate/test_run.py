@@ -20,7 +20,7 @@ from penstock import App, AsyncClient, CommandError, Runtime
 from penstock.annotate import AnswerFormat, Model, Refining, Sampling, Settings, Tracking, annotate
 from penstock.annotate import log as logs
 from penstock.annotate.asking import CommandFailed
-from penstock.annotate.errors import AnswerError, ConfigError, MediaError, ResumeError
+from penstock.annotate.errors import AnswerError, ConfigError, MediaError, ResumeError, StorageError
 from penstock.annotate.records import End, Frame, Manifest, decode
 
 pytestmark = pytest.mark.anyio
@@ -178,7 +178,7 @@ async def test_a_full_disk_ends_a_run_that_goes_on_later(
         return write(file, some)
 
     monkeypatch.setattr(logs.os, "write", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageError, match="disk is full"):
         await frames_of(film, app, settings, tmp_path / "full")
     monkeypatch.undo()
     assert log(tmp_path / "full").endswith(b"}\n")

@@ -99,6 +99,7 @@ class Annotating:
         AnswerError: A command answers in another form than declared.
         CommandFailed: A command failed.
         ConnectionFailed: No server answers.
+        StorageError: What is found cannot be written, as the disk is full.
     """
 
     def __init__(

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.annotate.errors import ResumeError
+from penstock.annotate.errors import ResumeError, StorageError
 from penstock.annotate.log import LOG, Log
 from penstock.annotate.manifests import MANIFEST, check_same, load, save
 from penstock.annotate.media.decoding import Crashed
 from penstock.annotate.media.messages import Finished, Hole, Opened, Place
 from penstock.annotate.media.sources import Media
 from penstock.annotate.records import Damage, Frame, Manifest, Source
+from penstock.annotate.storage import kept
 
 _logger = logging.getLogger("penstock.annotate")
 
@@ -34,10 +35,12 @@ class Ledger:
 
     Raises:
         ResumeError: What is there was made of something else, is damaged, or is being written.
+        StorageError: Nothing can be written there.
     """
 
     def __init__(self, folder: Path, begun: Manifest, *, restart: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with kept(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / MANIFEST
         self._log = Log(folder / LOG)
         try:
@@ -197,8 +200,8 @@ class Ledger:
         """Note what ended the run; it can be continued."""
         try:
             self._change(state="failed", problem=str(error) or type(error).__name__)
-        except OSError as another:  # the disk is full: what ended the run is told nevertheless
-            _logger.warning("the manifest cannot be written: %s", another)
+        except StorageError as another:  # the disk is full: what ended the run is told nevertheless
+            _logger.warning("%s", another)
 
     def close(self) -> None:
         """Close the log."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from penstock.annotate.errors import ResumeError
 from penstock.annotate.records import End, Frame, decode, encode
+from penstock.annotate.storage import kept, unwritable
 
 LOG = "annotations.jsonl"
 SYNC_LINES = 256
@@ -26,13 +27,15 @@ class Log:
         path: The file; made if it is not there.
 
     Raises:
-        ResumeError: Another process writes it, or it is damaged before its last line.
+        ResumeError: Another process writes it.
+        StorageError: It cannot be written.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self._clock = clock
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        with kept(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._hash = hashlib.sha256()
         self._size = 0
         self._unsynced, self._synced = 0, clock()
@@ -79,7 +82,7 @@ class Log:
         """Write a line; when this returns, the end of this process cannot undo it.
 
         Raises:
-            OSError: It cannot be written; nothing of it is left.
+            StorageError: It cannot be written; nothing of it is left.
         """
         line = encode(frame)
         self._write(line)
@@ -89,8 +92,7 @@ class Log:
         """Write the last line, or return the one that is there."""
         if self.end is None:
             end = End(frames=self.frames, regions=self.regions, digest=self.digest)
-            self._write(encode(end))
-            os.fsync(self._file)
+            self._write(encode(end), sync=True)
             self.end = end
         return self.end
 
@@ -98,8 +100,11 @@ class Log:
         """Close the file, when all of it is on the disk; once it is closed, nothing is done."""
         if not self._closed:
             self._closed = True
-            os.fsync(self._file)
-            os.close(self._file)
+            try:
+                with kept(self.path):
+                    os.fsync(self._file)
+            finally:
+                os.close(self._file)
 
     @property
     def digest(self) -> str:
@@ -112,18 +117,18 @@ class Log:
         self.frames += 1
         self.regions += len(frame.regions)
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes, *, sync: bool = False) -> None:
         try:
             written = os.write(self._file, line)
             while written < len(line):
                 written += os.write(self._file, line[written:])
-        except OSError:
+            self._unsynced += 1
+            if sync or self._unsynced >= SYNC_LINES or self._clock() - self._synced > SYNC_S:
+                os.fsync(self._file)
+                self._unsynced, self._synced = 0, self._clock()
+        except OSError as error:
             os.ftruncate(self._file, self._size)
-            raise
-        self._unsynced += 1
-        if self._unsynced >= SYNC_LINES or self._clock() - self._synced > SYNC_S:
-            os.fsync(self._file)
-            self._unsynced, self._synced = 0, self._clock()
+            raise unwritable(self.path, error) from error
 
     def _check_end(self, end: End) -> None:
         if (end.frames, end.digest) != (self.frames, self.digest):

@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.annotate.errors import ResumeError
 from penstock.annotate.records import Manifest
+from penstock.annotate.storage import kept
 
 MANIFEST = "manifest.json"
 
@@ -19,13 +20,22 @@ _DECODERS = ("av", "ffmpeg", "pillow")
 
 
 def save(manifest: Manifest, path: Path) -> None:
-    """Write a manifest; whoever reads it meanwhile, or after a loss of power, finds the old or the new."""
+    """Write a manifest; whoever reads it meanwhile, or after a loss of power, finds the old or the new.
+
+    Raises:
+        StorageError: It cannot be written; the old one is as it was.
+    """
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with kept(path):
+        try:
+            with open(part, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)  # what there is of it takes room
+            raise
 
 
 def load(path: Path) -> Manifest | None:

@@ -128,7 +128,6 @@ class Run:
 
         Raises:
             AnnotateError: It cannot go on.
-            OSError: The log cannot be written.
         """
         self._check_extras()
         self.progress.began = time.monotonic()

@@ -13,6 +13,7 @@ import msgspec
 from penstock.annotate.errors import MediaError
 from penstock.annotate.media.fetch import fetch, spool
 from penstock.annotate.media.messages import Kind, Limits
+from penstock.annotate.storage import kept
 
 STDIN = "-"
 
@@ -59,6 +60,7 @@ def find(specs: Sequence[str], folder: Path, limits: Limits, stdin: BinaryIO | N
 
     Raises:
         MediaError: There is none, it cannot be read, or it is too large.
+        StorageError: What is not a file here cannot be made one.
     """
     if not specs:
         raise MediaError("no source is given; name a file, a folder, a pattern or a URL")
@@ -80,9 +82,11 @@ def _expand(spec: str, folder: Path, limits: Limits, stdin: BinaryIO | None) -> 
     if spec == STDIN:
         if stdin is None:
             raise MediaError("there is no standard input to read")
-        return [("stdin", spool(stdin, folder / "stdin", limits.bytes))]
+        with kept(folder):
+            return [("stdin", spool(stdin, folder / "stdin", limits.bytes))]
     if spec.startswith(("http://", "https://")):
-        path = fetch(spec, folder, limits.bytes)
+        with kept(folder):
+            path = fetch(spec, folder, limits.bytes)
         return [(path.name, path)]
     if "://" in spec:
         raise MediaError(f"{spec}: only http and https URLs can be read; download it, and name the file")
