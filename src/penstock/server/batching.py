@@ -5,18 +5,23 @@ application can fall back to plain sends on other servers.
 
 It also bounds what the stock protocol does not: how long a peer may leave what was written for it, how many
 pongs wait for a peer that does not read, what empty fragments cost; and it logs nothing that a peer sent.
+Compression is not offered: streams are never compressed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.server import ServerProtocol
 
 from penstock.errors import FAULTS, CallError, ErrorCode
 from penstock.server.refusal import refusal
@@ -51,14 +56,25 @@ def join_messages(lines: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _reject(status: int, text: str) -> Response:
-    """Return what a handshake is answered that comes to nothing; stands in for that of websockets, which
-    answers in plain text."""
-    code = {403: ErrorCode.PERMISSION_DENIED, 500: ErrorCode.INTERNAL}.get(status, ErrorCode.INVALID_ARGUMENT)
-    error = CallError(text.strip() or "there is no WebSocket at this path", code)
-    headers, body = refusal(error)
-    named = Headers([(name.decode(), value.decode()) for name, value in headers])
-    return Response(FAULTS[code].http, code.value, named, body)
+class Connection(ServerProtocol):
+    """The state of one connection, of the library websockets."""
+
+    def reject(self, status: HTTPStatus | int, text: str) -> Response:
+        """Return what a handshake is answered that comes to nothing, in our own form."""
+        code = {403: ErrorCode.PERMISSION_DENIED, 500: ErrorCode.INTERNAL}.get(
+            int(status), ErrorCode.INVALID_ARGUMENT
+        )
+        error = CallError(text.strip() or "there is no WebSocket at this path", code)
+        headers, body = refusal(error)
+        named = Headers([(name.decode(), value.decode()) for name, value in headers])
+        return Response(FAULTS[code].http, code.value, named, body)
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame.  A close may stand between the fragments of a message, as any control frame (RFC 6455
+        section 5.4); the library takes that for a fault."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
 
 
 class BatchingWebSocket(WebSocketsSansIOProtocol):
@@ -70,8 +86,8 @@ class BatchingWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, slow_reader_s: float = SLOW_READER_S, **named: Any) -> None:
         super().__init__(*args, **named)
+        self.conn = Connection(max_size=self.config.ws_max_size, logger=logging.getLogger("uvicorn.error"))
         self.conn.debug = False  # it would log what is sent
-        self.conn.reject = _reject  # type: ignore[method-assign]
         self._slow_reader_s = slow_reader_s
         self._owed_pong = b""
 
