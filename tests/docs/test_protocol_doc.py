@@ -295,6 +295,7 @@ NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"} | {
     "kv_events",
     "kv_replays",
     "mcp",
+    "playground",
     "traces",
     "tls_cert",
     "tls_key",
