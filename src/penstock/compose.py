@@ -9,7 +9,6 @@ from pathlib import Path
 
 from penstock import engines
 from penstock.calls.caches import CACHES
-from penstock.calls.limits import CallLimits
 from penstock.calls.observer import NOBODY, Observer
 from penstock.client import AsyncClient
 from penstock.engine_commands import serve_engine
@@ -104,7 +103,7 @@ def build_app(
     return App(
         load,
         manifest=manifest,
-        limits=CallLimits(drain_s=settings.drain_s),
+        limits=settings.call_limits(),
         source=source,
         observer=observer,
     )
@@ -149,7 +148,7 @@ def build_gateway(
     Raises:
         PenstockError: They are to be served, but the extra is missing.
     """
-    limits = CallLimits(drain_s=settings.drain_s)
+    limits = settings.call_limits()
     given = {"name": name} if default_command is None else {"name": name, "default_command": default_command}
     hub = Hub(Manifest.model_validate(given), settings=gateway, limits=limits, observer=observer)
     routes = tuple(Route(path, handlers) for path, handlers in RunnerRoutes(hub).table().items())

@@ -12,7 +12,6 @@ import pytest
 
 from docs.pages import DOCS, Fence, codes, fences, table
 from penstock.calls.inputs import MAX_WAITING
-from penstock.calls.limits import CallLimits
 from penstock.errors import FAULTS, CallError, ReplayTruncated
 from penstock.protocol.call import _NEXT, Call, State
 from penstock.protocol.codec import NdjsonDecoder, SseDecoder
@@ -38,6 +37,7 @@ from penstock.protocol.requests import (
 from penstock.protocol.steps import StepItem, WorkflowWriter
 from penstock.protocol.values import MAX_DEPTH, encode_value
 from penstock.runtime.command import DEFAULT_ASYNC_CONCURRENCY, DEFAULT_QUEUE, DEFAULT_SYNC_CONCURRENCY
+from penstock.server.descriptors import MOST_CONNECTIONS
 from penstock.server.settings import ServerSettings
 from penstock.server.websocket import MAX_CALLS, MAX_CORRELATION
 
@@ -285,8 +285,9 @@ def test_the_reasons_are_those_of_a_cancel() -> None:
     assert rows == {reason.value for reason in CancelReason} - {CancelReason.RUNNER_LOST.value}
 
 
-SETTINGS = {name: field.default for name, field in ServerSettings.model_fields.items()}
-CALLS = vars(CallLimits())
+SETTINGS = {name: field.default for name, field in ServerSettings.model_fields.items()} | {
+    "max_connections": MOST_CONNECTIONS
+}
 NO_LIMITS = {"host", "port", "ws_port", "workers", "metrics"} | {
     "auth_keys",
     "allow_host",
@@ -311,19 +312,10 @@ FIXED = {
     "items of an input stream that wait": MAX_WAITING,
     "levels of an item or answer": MAX_DEPTH,
 }
-OF_CALLS = {
-    "calls in flight": "in_flight",
-    "how far a call is ahead of its fastest reader": "window",
-    "frames kept of one call": "kept_per_call",
-    "frames kept of all ended calls": "kept_in_all",
-    "how long frames of an ended call are kept": "kept_for_s",
-    "ended calls known by id": "known_calls",
-    "how long cancelled code may take to stop (3.7)": "cancel_grace_s",
-}
 
 
 def test_the_limits_are_those_in_force() -> None:
-    due = FIXED | {limit: CALLS[name] for limit, name in OF_CALLS.items()}
+    due = dict(FIXED)
     for row in table(PAGE, "limit", "value"):
         variable = next(iter(codes(row["set by"])), "").removeprefix("PENSTOCK_").lower()
         value = SETTINGS[variable] if variable else due.pop(row["limit"])
@@ -332,7 +324,5 @@ def test_the_limits_are_those_in_force() -> None:
 
 
 def test_no_limit_is_left_out() -> None:
-    # How long a server drains is a setting, which the calls' limits follow.
-    assert set(OF_CALLS.values()) == CALLS.keys() - {"drain_s"}
     named = [name for row in table(PAGE, "limit", "value") for name in codes(row["set by"])]
     assert sorted(named) == sorted(f"PENSTOCK_{name.upper()}" for name in SETTINGS.keys() - NO_LIMITS)

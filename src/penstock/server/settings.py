@@ -9,10 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
+from penstock.calls.limits import KIB, MIB, CallLimits
 from penstock.server.sites import check_origin
 
-KIB = 1024
-MIB = 1024 * 1024
+_CALLS = CallLimits()
 
 
 class ServerSettings(BaseSettings):
@@ -70,6 +70,35 @@ class ServerSettings(BaseSettings):
     kv_replays: Annotated[
         str | None, Field(description="Address that answers who has lost some of those events.")
     ] = None
+    max_connections: Annotated[
+        int | None,
+        Field(
+            gt=0,
+            description="Most connections at a time; beyond them only probes are answered. "
+            "By default 10,000, or four fifths of the file descriptors there may be if that is less.",
+        ),
+    ] = None
+    max_calls: Annotated[int, Field(gt=0, description="Most calls that are accepted and have not ended.")] = (
+        _CALLS.in_flight
+    )
+    window: Annotated[int, Field(gt=0, description="How far a call may run ahead of its fastest reader.")] = (
+        _CALLS.window
+    )
+    kept_per_call: Annotated[
+        int, Field(gt=0, description="Most frames of a call that are kept for who comes back.")
+    ] = _CALLS.kept_per_call
+    kept_in_all: Annotated[int, Field(gt=0, description="Most frames of all ended calls that are kept.")] = (
+        _CALLS.kept_in_all
+    )
+    kept_for_s: Annotated[
+        float, Field(gt=0, description="How long the frames of an ended call are kept.")
+    ] = _CALLS.kept_for_s
+    known_calls: Annotated[
+        int, Field(gt=0, description="How many ended calls are known by id, with or without their frames.")
+    ] = _CALLS.known_calls
+    cancel_grace_s: Annotated[
+        float, Field(gt=0, description="After so long a cancelled call that still runs is reported as stuck.")
+    ] = _CALLS.cancel_grace_s
     max_body: Annotated[int, Field(gt=0, description="Largest request body.")] = 16 * MIB
     max_header: Annotated[
         int, Field(gt=0, description="Largest head of a request: its first line and headers.")
@@ -91,7 +120,9 @@ class ServerSettings(BaseSettings):
     playground: Annotated[bool, Field(description="Show a page at / in which the commands can be tried.")] = (
         True
     )
-    drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = 30.0
+    drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = (
+        _CALLS.drain_s
+    )
 
     @field_validator("allow_origin")
     @classmethod
@@ -113,6 +144,19 @@ class ServerSettings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key go together (PENSTOCK_TLS_CERT and PENSTOCK_TLS_KEY)")
         return self
+
+    def call_limits(self) -> CallLimits:
+        """Return the bounds on calls."""
+        return CallLimits(
+            in_flight=self.max_calls,
+            window=self.window,
+            kept_per_call=self.kept_per_call,
+            kept_in_all=self.kept_in_all,
+            kept_for_s=self.kept_for_s,
+            known_calls=self.known_calls,
+            cancel_grace_s=self.cancel_grace_s,
+            drain_s=self.drain_s,
+        )
 
 
 def words(text: str | None) -> list[str]:
