@@ -19,6 +19,14 @@ PENSTOCK_CLARIFAI_PYTHON ?= $(CURDIR)/$(CLARIFAI)/bin/python
 export PENSTOCK_CLARIFAI_PYTHON
 
 TYPESCRIPT := clients/typescript
+CONTRACTS := tests/contracts
+
+# Clients that others make for OpenAI's API, for the tests of ours; litellm would hold back what else is installed, and
+# imports mcp for tools.
+NODE_SDK := tests/openai_api/node
+LITELLM := .venv-litellm
+PENSTOCK_LITELLM_PYTHON ?= $(CURDIR)/$(LITELLM)/bin/python
+export PENSTOCK_LITELLM_PYTHON
 
 # Where `make test-transformers` runs, and the torch it is tried with; TORCH_WHEEL=torch takes any.
 TORCH ?= .venv-torch
@@ -33,7 +41,7 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai typescript clean
+.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai typescript node-sdk litellm contracts clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,6 +56,7 @@ help:
 	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
 	@echo "make lint        check style, types and who imports whom"
 	@echo "make run         serve the storyteller in the foreground"
+	@echo "make playground  compile the page at /"
 	@echo "make bench       measure, and write the report (PEERS=all: with all other servers)"
 	@echo "make clean       remove what was made here"
 
@@ -87,7 +96,31 @@ typescript:
 			{ rm -rf $(TYPESCRIPT)/node_modules; echo "it cannot be had; its tests are skipped"; }; \
 	fi
 
-test: model autobahn clarifai typescript
+node-sdk:
+	@if [ ! -d $(NODE_SDK)/node_modules ] && command -v npm >/dev/null; then \
+		echo "installing OpenAI's SDK for Node into $(NODE_SDK)"; \
+		npm ci --prefix $(NODE_SDK) --no-audit --no-fund >/dev/null 2>&1 || \
+			{ rm -rf $(NODE_SDK)/node_modules; echo "it cannot be had; its tests are skipped"; }; \
+	fi
+
+litellm:
+	@if [ ! -x "$(PENSTOCK_LITELLM_PYTHON)" ] || [ -d $(LITELLM) -a ! -e $(LITELLM)/.ready ]; then \
+		echo "installing litellm into $(LITELLM)"; \
+		scripts/venv.sh $(LITELLM) $(PYTHON) && \
+		$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check litellm mcp >/dev/null 2>&1 && \
+			touch $(LITELLM)/.ready || \
+			{ rm -rf $(LITELLM); echo "it cannot be had; its tests are skipped"; }; \
+	fi
+
+# What reads our contracts elsewhere: AsyncAPI's own parser.
+contracts:
+	@if [ ! -d $(CONTRACTS)/node_modules ] && command -v npm >/dev/null; then \
+		echo "installing AsyncAPI's parser into $(CONTRACTS)"; \
+		npm ci --prefix $(CONTRACTS) --no-audit --no-fund --ignore-scripts >/dev/null 2>&1 || \
+			{ rm -rf $(CONTRACTS)/node_modules; echo "it cannot be had; its tests are skipped"; }; \
+	fi
+
+test: model autobahn clarifai typescript node-sdk litellm contracts
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-all:
@@ -142,5 +175,5 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) .venv-* build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist benchmarks/peers/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(CONTRACTS)/node_modules $(NODE_SDK)/node_modules benchmarks/peers/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

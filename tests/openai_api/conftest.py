@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
+import httpx
 import pytest
 from openai import AsyncOpenAI
 
+from behaviour.keyring import ANNA, write_keys
 from behaviour.served import hosted
 from penstock import CommandError, Runtime, current_call
 from penstock.protocol.events import EngineReport, EventUsage
@@ -35,6 +40,8 @@ def project(seen: SimpleNamespace) -> Runtime:
         for number, word in enumerate(words[:max_tokens]):
             if word == "fail":
                 raise CommandError("as asked", "unavailable")
+            if word in (stop or ()):
+                break
             if word == "hang":
                 await seen.hang()
             yield (" " if number else "") + word
@@ -53,6 +60,13 @@ def project(seen: SimpleNamespace) -> Runtime:
         for piece in ('{"a"', ": 1}"):
             yield {"chunk": "", "tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
+    @rt.streaming_command("shape", openai="chat")
+    async def shape(messages: list[Json], response_format: Json) -> AsyncIterator[str]:
+        """Answer an object of the form that is asked for."""
+        seen.response_format = response_format
+        yield '{"name": '
+        yield '"fox"}'
+
     @rt.command("ask", openai="chat")
     async def ask(prompt: str, system_prompt: str = "") -> str:
         """Answer one question, all at once."""
@@ -66,6 +80,12 @@ def project(seen: SimpleNamespace) -> Runtime:
     @rt.command("embed", openai="embeddings")
     async def embed(input: list[str]) -> list[list[float]]:
         return [[float(len(text)), 0.25] for text in input]
+
+    @rt.command("full", openai="chat", concurrency=1, queue=0)
+    async def full(messages: list[Json]) -> str:
+        """Hold the only place for good."""
+        await seen.hang()
+        return ""
 
     @rt.command("relay", openai="transport", model="relayed")
     async def relay(msg: str) -> str:
@@ -126,6 +146,31 @@ async def lively_url(seen: SimpleNamespace) -> AsyncIterator[str]:
     """Where they are served by a server that is never silent for long."""
     async with App(project(seen)) as app, hosted(app, silent_s=0.05) as (_, (host, port)):
         yield f"http://{host}:{port}"
+
+
+@pytest.fixture
+async def locked_url(seen: SimpleNamespace, tmp_path: Path) -> AsyncIterator[str]:
+    """Where they are served to those with a key."""
+    keys = write_keys(tmp_path / "keys.txt", ANNA)
+    async with App(project(seen)) as app, hosted(app, auth_keys=keys) as (_, (host, port)):
+        yield f"http://{host}:{port}"
+
+
+@pytest.fixture
+async def other_clients(url: str, locked_url: str, seen: SimpleNamespace) -> AsyncIterator[dict[str, str]]:
+    """What clients that are no Python of ours find in their environment; of ``full`` no place is left."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    full = {"command": "full", "input": {"messages": []}}
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send, client.build_request("POST", "/v2/execute", json=full))
+        with anyio.fail_after(10):
+            await seen.hanging.wait()
+        yield env | {
+            "PENSTOCK_TEST_URL": url,
+            "PENSTOCK_TEST_LOCKED_URL": locked_url,
+            "PENSTOCK_TEST_KEY": ANNA.token,
+        }
+        tasks.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import anyio
 import openai
 import pytest
 from openai import AsyncOpenAI
+from pydantic import BaseModel
 
 pytestmark = pytest.mark.anyio
 
@@ -22,9 +23,11 @@ async def test_models_are_listed(client: AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == [
         "talker",
         "act",
+        "shape",
         "ask",
         "go_on",
         "embed",
+        "full",
         "relayed",
         "wrong",
     ]
@@ -204,7 +207,7 @@ async def test_what_is_wrong_is_named(client: AsyncOpenAI, wrong: Any, param: st
         await client.chat.completions.create(**{**asking("x"), **wrong})
     assert refused.value.status_code == (404 if param == "model" else 400)
     assert param in (None, refused.value.param)
-    assert refused.value.type == "invalid_request_error"
+    assert refused.value.type == ("not_found_error" if param == "model" else "invalid_request_error")
 
 
 async def test_completions(client: AsyncOpenAI) -> None:
@@ -264,10 +267,84 @@ async def test_a_response_that_fails_later_says_so(client: AsyncOpenAI) -> None:
 
 
 async def test_the_sync_client(url: str) -> None:
-    def ask() -> tuple[str | None, str]:
+    def ask() -> tuple[str | None, str, list[str]]:
         with openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
             whole = client.chat.completions.create(**asking("one two"))
             stream = client.chat.completions.create(**asking("one two"), stream=True)
-            return whole.choices[0].message.content, "".join(c.choices[0].delta.content or "" for c in stream)
+            said = "".join(c.choices[0].delta.content or "" for c in stream)
+            return whole.choices[0].message.content, said, [model.id for model in client.models.list()]
 
-    assert await asyncio.to_thread(ask) == ("one two", "one two")
+    whole, said, models = await asyncio.to_thread(ask)
+    assert (whole, said, models[0]) == ("one two", "one two", "talker")
+
+
+async def test_closing_a_stream_of_the_sync_client_cancels_the_call(url: str, seen: SimpleNamespace) -> None:
+    def leave() -> None:
+        with (
+            openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client,
+            client.chat.completions.create(**asking("one hang"), stream=True) as stream,
+        ):
+            for chunk in stream:
+                if chunk.choices[0].delta.content:
+                    return
+
+    with anyio.fail_after(10):
+        await asyncio.to_thread(leave)
+        await seen.cancelled.wait()
+
+
+async def test_a_timeout_of_the_client_cancels_the_call(client: AsyncOpenAI, seen: SimpleNamespace) -> None:
+    with pytest.raises(openai.APITimeoutError):
+        await client.chat.completions.create(**asking("hang"), timeout=0.2)
+    with anyio.fail_after(10):
+        await seen.cancelled.wait()
+
+
+async def test_the_deadline_of_a_request_is_told_as_a_status(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as late:
+        await client.chat.completions.create(**asking("hang"), extra_headers={"X-Request-Timeout": "0.1"})
+    assert (late.value.status_code, late.value.code) == (504, "deadline_exceeded")
+
+
+async def test_a_request_that_is_sent_again_is_run_once(client: AsyncOpenAI, seen: SimpleNamespace) -> None:
+    once: Any = {"extra_headers": {"Idempotency-Key": "k"}}
+    first = await client.chat.completions.create(**asking("one two"), **once)
+    again = await client.chat.completions.create(**asking("one two"), **once)
+    assert (first.id, first.choices) == (again.id, again.choices)
+    assert len(seen.seeds) == 1
+    with pytest.raises(openai.ConflictError):
+        await client.chat.completions.create(**asking("other"), **once)
+
+
+async def test_where_an_answer_stops(client: AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(**asking("one two three", stop=["three"]))
+    assert answer.choices[0].message.content == "one two"
+    with pytest.raises(openai.BadRequestError) as refused:  # rather than pass over it
+        await client.chat.completions.create(**asking("x", "ask", stop="three"))
+    assert refused.value.param == "stop"
+
+
+class Animal(BaseModel):
+    name: str
+
+
+async def test_the_form_of_an_answer(client: AsyncOpenAI, seen: SimpleNamespace) -> None:
+    parsed = await client.chat.completions.parse(**asking("x", "shape"), response_format=Animal)
+    assert parsed.choices[0].message.parsed == Animal(name="fox")
+    assert seen.response_format["json_schema"]["schema"]["required"] == ["name"]
+    async with client.chat.completions.stream(**asking("x", "shape"), response_format=Animal) as stream:
+        assert (await stream.get_final_completion()).choices[0].message.parsed == Animal(name="fox")
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(**asking("x"), response_format={"type": "json_object"})
+    assert refused.value.param == "response_format"
+
+
+async def test_no_room_and_no_key_have_their_errors(
+    client: AsyncOpenAI, locked_url: str, other_clients: dict[str, str]
+) -> None:
+    with pytest.raises(openai.RateLimitError) as full:
+        await client.chat.completions.create(**asking("x", "full"))
+    assert int(full.value.response.headers["retry-after"]) >= 1
+    async with AsyncOpenAI(base_url=f"{locked_url}/v1", api_key="wrong", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.models.list()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import msgspec
 import pytest
 
 pytestmark = pytest.mark.anyio
+
+CURL = shutil.which("curl")
 
 CHAT = {"model": "talker", "messages": [{"role": "user", "content": "one two"}], "stream": True}
 
@@ -104,3 +107,20 @@ async def _until_comments(answer: httpx.Response, wanted: int) -> AsyncIterator[
         wanted -= line.startswith(":")
         if not wanted:
             return
+
+
+@pytest.mark.skipif(CURL is None, reason="no curl here")
+async def test_curl_shows_a_stream_as_it_comes(url: str, seen: SimpleNamespace) -> None:
+    body = msgspec.json.encode({"model": "talker", "messages": HANG, "stream": True}).decode()
+    sent = ("-H", "Content-Type: application/json", "-d", body)
+    command = [str(CURL), "--silent", "-N", f"{url}/v1/chat/completions", *sent]
+    with anyio.fail_after(20):
+        async with await anyio.open_process(command, stderr=None) as curl:
+            assert curl.stdout is not None
+            said = b""
+            while b'"content":"one"' not in said:
+                said += await curl.stdout.receive()
+            assert said.startswith(b"data: {")
+            await seen.hanging.wait()  # it is under way, and its first word was shown
+            curl.terminate()
+            await seen.cancelled.wait()

@@ -10,6 +10,7 @@ from penstock.protocol.call import Ending
 _TYPES = {
     ErrorCode.UNAUTHENTICATED: "authentication_error",
     ErrorCode.PERMISSION_DENIED: "permission_error",
+    ErrorCode.NOT_FOUND: "not_found_error",
     ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
 }
 _SERVER_FAULT = 500
