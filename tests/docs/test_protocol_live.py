@@ -174,7 +174,10 @@ async def test_every_route_that_answers_json_is_shown() -> None:
     others = {path for path in others if not path.startswith("/v1/")}  # on a page of their own
     runs = {"/predict", "/task", "/v2/execute", "/v2/workflow"}
     kv = {"/v2/kv", "/v2/kv/events"}  # so are these
-    assert others == {*runs, *kv, "/tasks/{id}/events", "/openapi.json", "/metrics"}
+    named = {"/v2/commands/{id}", "/v2/workflows/{id}"}
+    documents = {"/openapi.json", "/asyncapi.json", "/", "/playground/{file}"}
+    page = {"/", "/playground/{file}"}
+    assert others == {*runs, *named, *kv, *documents, *page, "/tasks/{id}/events", "/metrics"}
 
 
 # -- WebSocket -------------------------------------------------------------------------------------------

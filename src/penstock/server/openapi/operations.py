@@ -138,6 +138,7 @@ _NATIVE: Mapping[tuple[str, str], Operation] = MappingProxyType(
         ("POST", "/task"): _run_v1("task", "The same as /predict."),
         ("GET", "/v2/commands"): Operation("list_commands", "What can be called.", "Commands"),
         ("GET", "/openapi.json"): Operation("describe", "This document.", "OpenApi"),
+        ("GET", "/asyncapi.json"): Operation("describe_sockets", "The WebSocket, as AsyncAPI.", "AsyncApi"),
         ("GET", "/health"): _probe("health", "How the server is.", "Health"),
         ("GET", "/livez"): _probe("livez", "200 unless the server has failed for good."),
         ("GET", "/readyz"): _probe("readyz", "200 while calls are accepted."),

@@ -193,6 +193,9 @@ def _answers() -> Mapping[str, Schema]:
                 "status": {"type": "string"},
             }
         ),
+        "AsyncApi": record(
+            {"asyncapi": {"type": "string"}, "info": OPEN, "channels": OPEN, "operations": OPEN}
+        ),
         "OpenApi": record({"openapi": {"type": "string"}, "info": OPEN, "paths": OPEN, "components": OPEN}),
     }
 

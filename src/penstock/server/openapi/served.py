@@ -75,6 +75,16 @@ def _default(description: Description) -> dict[str, Schema]:
     }
 
 
+def default_parts(description: Description) -> dict[str, Schema]:
+    """Return the components of an item and of the answer of the default command, in V1."""
+    command = description.commands.get(description.default_command)
+    if command is None:
+        return {}
+    item = f"command.{description.default_command}.item"
+    items = {"default.streaming": _streaming(item)} if command.streaming else {}
+    return {"default.answer": _answer(item, command), **items}
+
+
 def _body(given: str, input_schema: Schema, /, **named: Schema) -> Schema:
     """Return the schema of a body that has ``given`` as its input."""
     if input_schema.get("required"):
