@@ -24,10 +24,12 @@ from penstock.server.asgi import Application, Extension
 from penstock.server.auth import Keys
 from penstock.server.batching import BatchingWebSocket
 from penstock.server.collector import rare_collections
+from penstock.server.descriptors import most_connections, raise_descriptor_limit
 from penstock.server.door import Door
 from penstock.server.http_protocol import HttpProtocol
 from penstock.server.kv_publishing import KvPublishing
 from penstock.server.meta import Exposition
+from penstock.server.playground.files import Playground
 from penstock.server.settings import ServerSettings, words
 from penstock.server.sites import Sites
 from penstock.server.tcp import buffer_little, find_vanished
@@ -76,7 +78,8 @@ class Host:
         if settings.tls_cert is not None and settings.tls_key is not None:
             tls = read_certificate(settings.tls_cert, settings.tls_key)
         self._sites = Sites(words(settings.allow_host), words(settings.allow_origin))
-        door = Door(self._sites, self._keys)
+        pages = (Playground().opens,) if settings.playground else ()
+        door = Door(self._sites, self._keys, *pages)
         self._services = [make(door) for make in (extension or Extension()).services]
         if settings.kv_events is not None:
             self._services.append(KvPublishing(CACHES, settings.kv_events, settings.kv_replays or ""))
@@ -90,7 +93,12 @@ class Host:
         self._server = Server(
             uvicorn.Config(
                 self._application,
-                http=partial(HttpProtocol, settings=settings),  # type: ignore[arg-type]
+                http=partial(  # type: ignore[arg-type]
+                    HttpProtocol,
+                    settings=settings,
+                    most_connections=most_connections(settings.max_connections, raise_descriptor_limit()),
+                    refused=self._application.refused,
+                ),
                 ws=partial(BatchingWebSocket, slow_reader_s=settings.slow_reader_s),  # type: ignore[arg-type]
                 ws_max_size=settings.max_body,
                 ws_ping_interval=settings.ping_s,
