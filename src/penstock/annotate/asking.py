@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from penstock.annotate.answers import Adapter, Answer
+from penstock.annotate.clarifai.answers import ClarifaiAdapter
 from penstock.annotate.errors import AnnotateError, AnswerError
 from penstock.annotate.media.messages import Picture
 from penstock.annotate.settings import Model, Settings
@@ -62,7 +63,7 @@ class Asker:
     ) -> None:
         self._client = client
         self._models = settings.models
-        self._adapters = [Adapter(model.answer, number) for number, model in enumerate(settings.models)]
+        self._adapters = [_adapter(model, number) for number, model in enumerate(settings.models)]
         self._skip = settings.on_error == "skip"
         self._form = settings.form
         self._timeout_s = timeout_s
@@ -118,6 +119,8 @@ class Asker:
         return self._adapters[number].read(answer, picture.w, picture.h, place)
 
     def _input(self, model: Model, picture: Picture, text: str, name: str) -> dict[str, Any]:
+        if model.style != "penstock":
+            return {**model.params, model.param: {"base64": text}}
         if model.plain:
             return {**model.params, model.param: text}
         fields = {
@@ -157,3 +160,9 @@ class Asker:
             with anyio.move_on_after(CANCEL_S, shield=True), suppress(PenstockError):
                 await self._client.cancel(name)
             raise
+
+
+def _adapter(model: Model, number: int) -> Adapter | ClarifaiAdapter:
+    if model.style == "penstock":
+        return Adapter(model.answer, number)
+    return ClarifaiAdapter(number, by_id=model.style == "clarifai-ids")

@@ -181,6 +181,9 @@ class Refiner:
         if not concept.takes_score(tag.score):
             drops["score"] += 1
             return None
+        if not concept.takes_time(self._begins, spot.seconds):
+            drops["hours"] += 1
+            return None
         return Tag(concept.name or tag.label, tag.score)
 
     # -- all of a frame ------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         plain: Whether that is the picture alone, as base64, instead of an object that also tells its size and
             which frame it is.
         answer: How it answers.
+        style: Whether it takes and gives penstock's forms, as the above say, or those of a method of
+            Clarifai's; then the picture is ``{"base64": ...}``, ``answer`` is not looked at, and concepts go
+            by their names, or with ``clarifai-ids`` by their ids.
     """
 
     command: str
@@ -31,6 +34,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     param: str = "image"
     plain: bool = False
     answer: AnswerFormat = AnswerFormat()
+    style: Literal["penstock", "clarifai", "clarifai-ids"] = "penstock"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -45,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         tracking: How objects are followed; None: they are not.
         on_error: Whether a frame that a command fails on ends the run, or is written as failed.
         limits: What a file may cost.
+
+    Raises:
+        ValueError: Something of it is contradictory.
     """
 
     models: tuple[Model, ...]
@@ -55,6 +62,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     tracking: Tracking | None = None
     on_error: Literal["fail", "skip"] = "fail"
     limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.form == "raw" and any(model.style != "penstock" for model in self.models):
+            raise ValueError("methods of Clarifai's take files; have frames sent as jpeg or png")
 
     @property
     def command(self) -> str:

@@ -20,6 +20,7 @@ from penstock.cli.runner_clarifai import (
     Keepalive,
     NodepoolId,
     Pat,
+    PrivateMedia,
     RunnerId,
     Threads,
     UserId,
@@ -72,6 +73,7 @@ def runner(
     threads: Threads = None,
     ca: Ca = None,
     keepalive: Keepalive = None,
+    private_media: PrivateMedia = False,
     log_format: LogFormat = LogForm.TEXT,
 ) -> None:
     """Offer a project's commands, or an engine's, to gateways or a server of Clarifai's, until Ctrl-C."""
@@ -96,7 +98,8 @@ def runner(
             dialling = _dialling(app, gateways, name, token, labels, capacity, ca)
         else:
             ids = (user_id, compute_cluster_id, nodepool_id, runner_id)
-            dialling = clarifai_runner(app, project, Given(url, *ids, pat, threads, ca, keepalive))
+            given = Given(url, *ids, pat, threads, ca, keepalive, private_media)
+            dialling = clarifai_runner(app, project, given)
     except PenstockError as error:
         fail(describe_failure(error, project))
     try:

@@ -68,6 +68,15 @@ Keepalive = Annotated[
 ]
 
 
+PrivateMedia = Annotated[
+    bool,
+    typer.Option(
+        "--private-media",
+        help="With --clarifai: annotate media at addresses of this machine and of private networks, too.",
+    ),
+]
+
+
 class Given(NamedTuple):
     """What the flags and the environment say."""
 
@@ -80,6 +89,7 @@ class Given(NamedTuple):
     threads: int | None
     ca: Path | None
     keepalive_s: float | None
+    private_media: bool
 
 
 def server_url(flag: str | None, gateways: list[str]) -> str | None:
@@ -112,6 +122,7 @@ def clarifai_runner(app: App, project: Path | None, given: Given) -> ClarifaiRun
         typer.Exit: The flags do not fit.
         AuthoringError: config.yaml has mistakes.
     """
+    from penstock.annotate.clarifai.annotator import TaskAnnotator
     from penstock.runner.clarifai.address import KEEPALIVE_S, read_address
     from penstock.runner.clarifai.identity import Credentials, Identity
     from penstock.runner.clarifai.runner import ClarifaiRunner
@@ -129,7 +140,12 @@ def clarifai_runner(app: App, project: Path | None, given: Given) -> ClarifaiRun
             given.runner_id or "",
         )
         return ClarifaiRunner(
-            app, address, identity, Credentials(given.pat or None, session), threads=threads
+            app,
+            address,
+            identity,
+            Credentials(given.pat or None, session),
+            threads=threads,
+            annotator=TaskAnnotator(private=given.private_media),
         )
     except (OSError, ValueError) as error:
         fail(str(error), Exit.USAGE)

@@ -150,10 +150,12 @@ class FakeServer:
 
     Args:
         headers: Whether they are sent at once, or with the first message only.
+        more: Further RPCs, by name.
     """
 
-    def __init__(self, *, headers: bool = True) -> None:
+    def __init__(self, *, headers: bool = True, more: dict[str, grpc.RpcMethodHandler] | None = None) -> None:
         self.headers = headers
+        self._more = more or {}
         self.reads = True
         self.work: asyncio.Queue[Visit] = asyncio.Queue()
         self.controls: asyncio.Queue[Visit] = asyncio.Queue()
@@ -176,7 +178,7 @@ class FakeServer:
             response_serializer=Answer.SerializeToString,
         )
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("clarifai.api.V2", {METHOD: handler}),)
+            (grpc.method_handlers_generic_handler("clarifai.api.V2", {METHOD: handler, **self._more}),)
         )
         where = f"127.0.0.1:{port}"
         self.port = (
@@ -237,9 +239,11 @@ class FakeServer:
 
 
 @asynccontextmanager
-async def fake_server(*, headers: bool = True) -> AsyncIterator[FakeServer]:
+async def fake_server(
+    *, headers: bool = True, more: dict[str, grpc.RpcMethodHandler] | None = None
+) -> AsyncIterator[FakeServer]:
     """A server on a real socket."""
-    server = FakeServer(headers=headers)
+    server = FakeServer(headers=headers, more=more)
     await server.start()
     try:
         yield server

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
 from penstock.annotate.errors import MediaError
+from penstock.annotate.media.vetting import Vetting
 
 CHUNK = 256 * 1024
 REDIRECTS = 5
 TIMEOUT_S = 30.0
 
+Hooks: TypeAlias = Mapping[str, list[Callable[..., Any]]] | None
 
-def fetch(url: str, folder: Path, most: int, transport: httpx.BaseTransport | None = None) -> Path:
+
+def fetch(
+    url: str,
+    folder: Path,
+    most: int,
+    transport: httpx.BaseTransport | None = None,
+    vetting: Vetting | None = None,
+) -> Path:
     """Download a file, unless that was done before; return where it is.
 
     Args:
@@ -27,6 +36,7 @@ def fetch(url: str, folder: Path, most: int, transport: httpx.BaseTransport | No
         folder: Where downloads are.
         most: Bytes that it may have.
         transport: Of httpx, instead of the network.
+        vetting: Watches it, where somebody else named the URL; then no proxy is asked.
 
     Raises:
         MediaError: It cannot be had, or is too large.
@@ -35,18 +45,27 @@ def fetch(url: str, folder: Path, most: int, transport: httpx.BaseTransport | No
     target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / base
     if target.exists():
         return target
+    hooks: Hooks = (
+        None if vetting is None else {"request": [vetting.check_url], "response": [vetting.check_peer]}
+    )
     try:
         with (
             httpx.Client(
-                follow_redirects=True, max_redirects=REDIRECTS, timeout=TIMEOUT_S, transport=transport
+                follow_redirects=True,
+                max_redirects=REDIRECTS,
+                timeout=TIMEOUT_S,
+                transport=transport,
+                trust_env=vetting is None,
+                event_hooks=hooks,
             ) as client,
             client.stream("GET", url) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise MediaError(f"{url} answers HTTP {response.status_code}")
             with _whole(target) as file:
-                _copy(response.iter_bytes(CHUNK), file, most, url)
-    except httpx.HTTPError as error:
+                chunks = response.iter_bytes(CHUNK)
+                _copy(chunks if vetting is None else _watched(chunks, vetting), file, most, url)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise MediaError(f"{url} cannot be had: {str(error) or type(error).__name__}") from error
     return target
 
@@ -62,6 +81,12 @@ def spool(stdin: BinaryIO, target: Path, most: int) -> Path:
     if not target.exists():
         raise MediaError("standard input is empty")
     return target
+
+
+def _watched(chunks: Iterator[bytes], vetting: Vetting) -> Iterator[bytes]:
+    for chunk in chunks:
+        vetting.check_going()
+        yield chunk
 
 
 def _copy(chunks: Iterator[bytes], file: BinaryIO, most: int, name: str) -> None:

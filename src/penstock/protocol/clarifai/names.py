@@ -24,6 +24,12 @@ OPENAI_METHODS = ("openai_transport", "openai_stream_transport")
 CONTROL_PREFIX = "control-"
 """What a runner's id begins with in the hello of its control stream."""
 
+RUNNING = "task runner item ids: "
+"""What the hello of a runner's first stream names its tasks of annotation behind, in its status."""
+NOTICE, DETAILS = "runner_notice", "details"
+"""In the metadata of an annotation that is none, but says how a task of annotation goes: what, and why."""
+ACTIVE, COMPLETED, FAILED = "task-active", "task-completed", "task-failed"
+
 _PATTERN = re.compile(next(meta.pattern for meta in CommandName.__metadata__))  # type: ignore[attr-defined]
 _LENGTH = 64
 _DIGITS = 8

@@ -10,7 +10,6 @@ from penstock.calls.clock import Clock
 from penstock.calls.tasks import TaskOwner
 from penstock.runner.clarifai.conversation import cancelled_ids
 from penstock.runner.clarifai.identity import Identity
-from penstock.runner.clarifai.items import Items
 from penstock.runner.clarifai.link import Link
 from penstock.runner.clarifai.wire import Stream, StreamLost
 from penstock.runner.pausing import pause
@@ -29,17 +28,22 @@ class Control:
     Args:
         link: The connection.
         identity: Whose stream it is.
-        items: What may be cancelled.
+        cancel: Told the id of each item that is cancelled.
         clock: Tells the time.
         chance: A number from 0 to 1, for the waits between attempts.
     """
 
     def __init__(
-        self, link: Link, identity: Identity, items: Items, clock: Clock, chance: Callable[[], float]
+        self,
+        link: Link,
+        identity: Identity,
+        cancel: Callable[[str], None],
+        clock: Clock,
+        chance: Callable[[], float],
     ) -> None:
         self._link = link
         self._identity = identity
-        self._items = items
+        self._cancel = cancel
         self._clock = clock
         self._backoff = Backoff(BACKOFF_S, BACKOFF_MOST_S, chance, fixed=0.0)
         self._tasks = TaskOwner()
@@ -80,4 +84,4 @@ class Control:
             self._link.heard()
             self._backoff.reset()
             for item_id in cancelled_ids(message):
-                self._items.cancel(item_id)
+                self._cancel(item_id)

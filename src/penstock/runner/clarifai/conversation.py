@@ -21,9 +21,10 @@ SERVED = frozenset(
 
 _ID = re.compile(r"[!-~]{1,128}\Z")
 _REQUEST = "post_model_outputs_request"
+_TASK = "auto_annotation_request"
 _UNSERVED = {
     None: "it has no request",
-    "auto_annotation_request": "auto-annotation is not served by this runner",
+    _TASK: "auto-annotation is not served by this runner",
     "sync_state_request": "this is no agent: it runs models only",
 }
 
@@ -37,6 +38,12 @@ class Work(NamedTuple):
 
     item: service_pb2.RunnerItem
     request_id: str
+
+
+class Annotate(NamedTuple):
+    """Begin a task of annotation: the item is over with its answer, and the task goes on."""
+
+    item: service_pb2.RunnerItem
 
 
 class More(NamedTuple):
@@ -82,15 +89,22 @@ class Passed(NamedTuple):
     why: str
 
 
-_LAST = (Refused, Wrong, Again, Unwelcome, Cancelled)
+_LAST = (Annotate, Refused, Wrong, Again, Unwelcome, Cancelled)
 
-Step: TypeAlias = Work | More | EndOfInput | Cancelled | Refused | Wrong | Again | Unwelcome | Passed
+Step: TypeAlias = (
+    Work | Annotate | More | EndOfInput | Cancelled | Refused | Wrong | Again | Unwelcome | Passed
+)
 
 
 class Conversation:
-    """Reads what comes on one stream."""
+    """Reads what comes on one stream.
 
-    def __init__(self) -> None:
+    Args:
+        annotates: Whether tasks of annotation are served.
+    """
+
+    def __init__(self, *, annotates: bool = False) -> None:
+        self._annotates = annotates
         self._item_id: str | None = None
         self._takes_input = False
         self._over = False
@@ -137,6 +151,8 @@ class Conversation:
                 "", f"an item's id has 1 to 128 printable ASCII characters (not {item.id[:200]!r})"
             )
         kind = item.WhichOneof("request")
+        if kind == _TASK and self._annotates:
+            return Annotate(item)
         if kind != _REQUEST:
             return Refused(item.id, _UNSERVED.get(kind, f"it has a {kind}, which is not known here"))
         method_type = item.processing_info.runner_method_type

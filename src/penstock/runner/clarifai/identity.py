@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from clarifai_grpc.grpc.api.status import status_pb2
 
 from penstock.calls.ids import new_id
-from penstock.protocol.clarifai.names import CONTROL_PREFIX
+from penstock.protocol.clarifai.names import CONTROL_PREFIX, RUNNING
 from penstock.protocol.clarifai.statuses import success
 
 MAX_ID = 256  # characters
@@ -42,9 +43,16 @@ class Identity:
                 spelled = name.replace("_", "-")
                 raise ValueError(f"--{spelled} is needed, 1 to {MAX_ID} printable characters (not {value!r})")
 
-    def hello(self) -> Said:
-        """Return what opens a stream for work."""
-        return self._opening(self.runner_id, "Success")
+    def hello(self, tasks: Sequence[str] = ()) -> Said:
+        """Return what opens a stream for work.
+
+        Args:
+            tasks: The items whose tasks of annotation run; told on the first stream only.
+        """
+        said = self._opening(self.runner_id, "Success")
+        if tasks:
+            said.status.internal_details = RUNNING + ", ".join(tasks)
+        return said
 
     def control_hello(self) -> Said:
         """Return what opens the stream on which cancels come."""
@@ -109,10 +117,10 @@ class Credentials:
             if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
                 raise ValueError("a token has printable ASCII characters only")
 
-    def metadata(self, *, control: bool = False) -> Metadata:
-        """Return what goes with a stream's opening."""
-        kind = "runner-control" if control else "runner"
-        named = ("x-request-id", f"{kind}-{new_id()}")
+    def metadata(self, *, control: bool = False, primary: bool = False) -> Metadata:
+        """Return what goes with a stream's opening; servers hand tasks of annotation to the primary one."""
+        kind, end = "runner-control" if control else "runner", "-p" if primary else ""
+        named = ("x-request-id", f"{kind}-{new_id()}{end}")
         if self.token is not None:
             return named, ("authorization", f"Key {self.token}")
         if self.session is not None:

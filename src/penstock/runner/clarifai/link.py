@@ -43,13 +43,13 @@ class Connection:
         self._retired = False
 
     @contextmanager
-    def stream(self, *, control: bool = False) -> Iterator[Stream]:
+    def stream(self, *, control: bool = False, primary: bool = False) -> Iterator[Stream]:
         """Open a stream on it, which is ended on leaving if it has not ended.
 
         Raises:
             StreamLost: It was closed meanwhile.
         """
-        stream = Stream(self._channel, self._credentials.metadata(control=control))
+        stream = Stream(self._channel, self._credentials.metadata(control=control, primary=primary))
         self._streams += 1
         try:
             yield stream

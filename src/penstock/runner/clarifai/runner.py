@@ -11,6 +11,8 @@ from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
 from penstock.protocol.messages import CancelReason
 from penstock.runner.clarifai.address import Address
+from penstock.runner.clarifai.annotating import Annotator
+from penstock.runner.clarifai.annotation_tasks import AnnotationTasks
 from penstock.runner.clarifai.control import Control
 from penstock.runner.clarifai.identity import Credentials, Identity
 from penstock.runner.clarifai.item import MAX_OUTPUT, Workshop
@@ -43,6 +45,7 @@ class ClarifaiRunner:
         clock: Tells the time.
         chance: A number from 0 to 1, for the waits between attempts.
         max_output: Bytes that an output may have.
+        annotator: Does tasks of annotation; without it they are refused.
 
     Raises:
         ValueError: ``threads`` is no number from 1 to 1024.
@@ -59,6 +62,7 @@ class ClarifaiRunner:
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
         max_output: int = MAX_OUTPUT,
+        annotator: Annotator | None = None,
     ) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise ValueError(f"--threads is a number from 1 to {MAX_THREADS} (not {threads})")
@@ -69,10 +73,12 @@ class ClarifaiRunner:
         self._clock = clock or SystemClock()
         self._chance = chance
         self._max_output = max_output
+        self._annotator = annotator
+        self._annotations: AnnotationTasks | None = None
         self._items = Items()
         self._tasks = TaskOwner()
         self._link = Link(address, credentials or Credentials(), self._clock, chance)
-        self._control = Control(self._link, identity, self._items, self._clock, chance)
+        self._control = Control(self._link, identity, self._cancel, self._clock, chance)
         self._readiness = Readiness(app, self._clock, self._withdraw)
         self.slots: list[Slot] = []
         """One for each stream, once it is started."""
@@ -103,6 +109,16 @@ class ClarifaiRunner:
         """Items that are being processed."""
         return len(self._items)
 
+    @property
+    def annotating(self) -> tuple[str, ...]:
+        """The ids of the items whose tasks of annotation are under way."""
+        return () if self._annotations is None else self._annotations.ids
+
+    async def annotated(self) -> None:
+        """Return once those that are under way are over."""
+        if self._annotations is not None:
+            await self._annotations.left()
+
     async def start(self) -> None:
         """Start the app, and begin to dial.
 
@@ -112,6 +128,10 @@ class ClarifaiRunner:
         await self._app.start()
         methods = await Methods.of(self._app)
         await self._readiness.look()
+        if self._annotator is not None:
+            self._annotations = AnnotationTasks(
+                self._annotator, self._app, methods, self._address, self._clock, self._chance
+            )
         workshop = Workshop(self._app, methods, self._clock, self._max_output)
         place = Place(
             self._link,
@@ -121,9 +141,10 @@ class ClarifaiRunner:
             self._clock,
             self._chance,
             self._readiness.ready,
+            self._annotations,
         )
         threads = self._threads or min(methods.most_at_once, USUAL_THREADS)
-        self.slots = [Slot(place) for _ in range(threads)]
+        self.slots = [Slot(place, primary=not number) for number in range(threads)]
         self._tasks.start(self._link.run(), name="link")
         self._tasks.start(self._control.run(), name="control")
         for slot in self.slots:
@@ -139,12 +160,16 @@ class ClarifaiRunner:
         left.add_done_callback(lambda _: over.set())
         await pause(self._app.limits.drain_s, over, self._clock, self._tasks)
         self._items.cancel_all(CancelReason.DRAIN)
+        if self._annotations is not None:
+            self._annotations.cancel_all()
         await asyncio.wait((left,), timeout=LEAVE_S)
         await self._app.drain()
 
     async def aclose(self) -> None:
         """Stop everything."""
         await self._readiness.aclose()
+        if self._annotations is not None:
+            await self._annotations.aclose()
         await asyncio.gather(*(slot.aclose() for slot in self.slots))
         await self._tasks.aclose()
         await self._control.aclose()
@@ -155,5 +180,11 @@ class ClarifaiRunner:
         for slot in self.slots:
             slot.withdraw()
 
+    def _cancel(self, item_id: str) -> None:
+        if self._annotations is not None and self._annotations.cancel(item_id):
+            return
+        self._items.cancel(item_id)
+
     async def _all_left(self) -> None:
         await asyncio.gather(*(slot.left() for slot in self.slots))
+        await self.annotated()

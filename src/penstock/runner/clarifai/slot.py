@@ -22,10 +22,12 @@ class Slot:
 
     Args:
         place: What it shares with others.
+        primary: Whether tasks of annotation are to be handed to it, of all.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, primary: bool = False) -> None:
         self._place = place
+        self._primary = primary
         self._tasks = TaskOwner()
         self._backoff = Backoff(BACKOFF_S, BACKOFF_MOST_S, place.chance, fixed=0.0)
         self._quick = 0
@@ -79,7 +81,7 @@ class Slot:
     async def _serve(self, connection: Connection) -> None:
         """Hold one stream open, and wait before the next if that is called for."""
         place, began = self._place, self._place.clock.monotonic()
-        stream = self._stream = WorkStream(place, self._tasks)
+        stream = self._stream = WorkStream(place, self._tasks, primary=self._primary)
         try:
             why = await stream.run(connection)
         finally:

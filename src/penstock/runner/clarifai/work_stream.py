@@ -14,8 +14,10 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.clarifai.statuses import lost as failed_status
 from penstock.protocol.messages import CancelReason
+from penstock.runner.clarifai.annotation_tasks import AnnotationTasks
 from penstock.runner.clarifai.conversation import (
     Again,
+    Annotate,
     Cancelled,
     Conversation,
     EndOfInput,
@@ -45,6 +47,7 @@ class Place:
     Attributes:
         chance: A number from 0 to 1, for the waits between attempts.
         ready: Set while the app can take calls.
+        annotations: Does tasks of annotation; None: they are refused.
     """
 
     link: Link
@@ -54,6 +57,7 @@ class Place:
     clock: Clock
     chance: Callable[[], float]
     ready: asyncio.Event
+    annotations: AnnotationTasks | None = None
 
 
 class WorkStream:
@@ -62,12 +66,14 @@ class WorkStream:
     Args:
         place: What it shares with others.
         tasks: Owns what reads and what works.
+        primary: Whether it says that it is the one for tasks of annotation.
     """
 
-    def __init__(self, place: Place, tasks: TaskOwner) -> None:
+    def __init__(self, place: Place, tasks: TaskOwner, *, primary: bool = False) -> None:
         self._place = place
         self._tasks = tasks
-        self._conversation = Conversation()
+        self._primary = primary and place.annotations is not None
+        self._conversation = Conversation(annotates=place.annotations is not None)
         self._stream: Stream | None = None
         self._item: Item | None = None
         self._linger: Timer | None = None
@@ -105,7 +111,7 @@ class WorkStream:
 
     async def _hold(self, connection: Connection) -> None:
         try:
-            with connection.stream() as stream:
+            with connection.stream(primary=self._primary) as stream:
                 self._stream = stream
                 await self._listen(stream)
         except StreamLost as lost:
@@ -124,7 +130,8 @@ class WorkStream:
                 self._item.cancel(CancelReason.DISCONNECT)  # nothing, if it is over
 
     async def _listen(self, stream: Stream) -> None:
-        await stream.send(self._place.identity.hello())
+        annotations = self._place.annotations if self._primary else None
+        await stream.send(self._place.identity.hello(() if annotations is None else annotations.ids))
         self.open = True
         while (message := await stream.receive()) is not None:
             self._place.link.heard()
@@ -139,6 +146,8 @@ class WorkStream:
         item = self._item
         if isinstance(step, Work):
             await self._begin(stream, step)
+        elif isinstance(step, Annotate):
+            await self._annotate(stream, step)
         elif isinstance(step, Refused):
             await self._refuse(stream, step)
         elif isinstance(step, Passed):
@@ -167,6 +176,16 @@ class WorkStream:
         items.add(item)
         item.begin()
         self._tasks.start(self._process(stream, item), name=f"item {item_id}")
+
+    async def _annotate(self, stream: Stream, step: Annotate) -> None:
+        assert self._place.annotations is not None
+        self.worked = True
+        response = self._place.annotations.begin(step.item)
+        if response is not None:
+            await self._tell(stream, step.item.id, response)
+        await stream.half_close()
+        self._finish(stream)
+        self._free.set()
 
     def _pass_over(self, passed: Passed) -> None:
         """Log the first message that nothing is done with: a server may send any number of them."""

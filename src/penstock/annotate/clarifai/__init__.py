@@ -1,0 +1,1 @@
+"""Clarifai's forms: how its models answer, and its tasks of annotation."""
