@@ -41,14 +41,14 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai typescript node-sdk litellm contracts clean
+.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai typescript node-sdk litellm contracts playground clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        serve the storyteller, stream a story, cancel another, show what was measured"
 	@echo "make test        run all tests"
 	@echo "make test-all    ... on every Python from 3.10 on that is here"
-	@echo "make restarts    a gateway that is killed and stopped ten times under load"
+	@echo "make restarts    a gateway killed and stopped ten times under load, a server stopped fifty times"
 	@echo "make test-transformers  the engine transformers, on torch (a large download)"
 	@echo "make test-formats  annotations as other tools read them (a large download)"
 	@echo "make cancels     cancel 10,000 calls on one SGLang server"
@@ -120,6 +120,12 @@ contracts:
 			{ rm -rf $(CONTRACTS)/node_modules; echo "it cannot be had; its tests are skipped"; }; \
 	fi
 
+# What of the page at / is compiled; the package has it, so that nobody who installs it needs a compiler.
+PAGE := src/penstock/server/playground/static
+playground: typescript
+	@rm -rf $(PAGE)/page $(PAGE)/src
+	@$(TYPESCRIPT)/node_modules/.bin/tsc --project $(TYPESCRIPT)/tsconfig.page.json
+
 test: model autobahn clarifai typescript node-sdk litellm contracts
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
@@ -148,7 +154,8 @@ test-formats: $(LOADERS)/.ready
 	@$(LOADERS)/bin/python -m pytest tests/format_loaders
 
 restarts: $(READY)
-	@PENSTOCK_RESTARTS=10 $(BIN)/python -m pytest --timeout 600 tests/behaviour/test_gateway_processes.py
+	@PENSTOCK_RESTARTS=10 PENSTOCK_STOPS=50 $(BIN)/python -m pytest --timeout 600 \
+		tests/behaviour/test_gateway_processes.py tests/behaviour/test_server_process.py
 
 cancels: $(READY)
 	@PENSTOCK_CANCELS=10000 $(BIN)/python -m pytest --timeout 900 tests/engines/test_sglang_many.py

@@ -8,13 +8,12 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
+from behaviour.processes import START_S, process
 from behaviour.promises import promise
 from penstock.calls.tasks import TaskOwner
 from penstock.client import AsyncClient, AsyncStream
@@ -29,7 +28,6 @@ pytestmark = [
 RESTARTS = int(os.environ.get("PENSTOCK_RESTARTS", "1"))  # ten with `make restarts`
 CALLERS = 8
 ITEMS = 30
-START_S = 60.0
 SETTINGS = {
     "PENSTOCK_GATEWAY_HEARTBEAT_S": "0.4",
     "PENSTOCK_GATEWAY_RESUME_S": "3",
@@ -133,26 +131,6 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@asynccontextmanager
-async def process(*arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A penstock command, and its first line."""
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "penstock.cli", *map(str, arguments)),
-        env={**os.environ, **SETTINGS},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        assert running.stdout is not None
-        with anyio.fail_after(START_S):
-            assert await running.stdout.readline()
-        yield running
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.wait()
-
-
 async def ready(url: str) -> None:
     """Return once a runner is there."""
     async with AsyncClient(url) as client:
@@ -169,9 +147,10 @@ async def test_every_accepted_call_ends_once_however_often_the_gateway_starts_an
     url = f"http://127.0.0.1:{port}"
     gateway = ("gateway", "--port", port, "--ws-port", 0)
     callers = [Caller(url, f"caller{number}") for number in range(CALLERS)]
-    async with process("runner", tmp_path, "--gateway", url.replace("http", "ws"), "--name", "one"):
+    runner = ("runner", tmp_path, "--gateway", url.replace("http", "ws"), "--name", "one")
+    async with process(*runner, settings=SETTINGS):
         for number in range(RESTARTS + 1):
-            async with process(*gateway) as running:
+            async with process(*gateway, settings=SETTINGS) as (running, _):
                 await ready(url)
                 if not number:
                     loads = [tasks.start(caller.run(), awaited=True) for caller in callers]
