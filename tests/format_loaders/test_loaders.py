@@ -234,6 +234,18 @@ class TestLabelStudio:
             ]
             assert config.validate_prediction(given[0], return_errors=True) == []
 
+    def test_its_own_check_finds_nothing_in_videos(self, write: Write) -> None:
+        interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface
+        tags = pytest.importorskip("label_studio_sdk.label_interface.control_tags")
+        folder = write("label-studio-video")
+        config = interface((folder / "config.xml").read_text())
+        (task,) = json.loads((folder / "tasks.json").read_text())
+        (given,) = task["predictions"]
+        for one in given["result"]:
+            tags.VideoRectangleValue(**one["value"])
+            assert config.get_control(one["from_name"]).tag == "VideoRectangle"
+        assert config.validate_prediction(given, return_errors=True) == []
+
     def test_brushes_are_the_masks(self, write: Write) -> None:
         brush = pytest.importorskip("label_studio_sdk.converter.brush")
         tasks = json.loads((write("label-studio") / "tasks.json").read_text())

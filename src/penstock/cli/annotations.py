@@ -13,6 +13,7 @@ from penstock.cli.exits import Exit, fail
 
 if TYPE_CHECKING:
     from penstock.annotate.formats.registry import Report
+    from penstock.annotate.keyframes import Reduction
 
 verbs = typer.Typer(help="Export annotations, look at them, have them reviewed.", no_args_is_help=True)
 
@@ -27,15 +28,21 @@ Sources = Annotated[
 Looks = Annotated[str, typer.Option("--as", help="What to look at: sheet, overlay, page; with commas.")]
 Below = Annotated[float, typer.Option(help="Frames in which something is less sure than this.")]
 Given = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What the tool wrote.")]
-Kind = Annotated[str, typer.Option("--from", help="The tool: label-studio, cvat or coco.")]
+Kind = Annotated[
+    str, typer.Option("--from", help="The tool: label-studio, label-studio-video, cvat, cvat-video or coco.")
+]
+Reduce = Annotated[
+    str | None,
+    typer.Option(help="Key frames in videos: leave out boxes that these give back within px=1 or iou=0.95."),
+]
 Written = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder that was exported.")]
 
 
 @verbs.command("export")
-def export_log(folder: Folder, formats: Formats, to: To = None) -> None:
+def export_log(folder: Folder, formats: Formats, to: To = None, reduce: Reduce = None) -> None:
     """Write a log in the formats of other tools, and check what was written."""
     with _told():
-        make_exports(folder, formats.split(","), to)
+        make_exports(folder, formats.split(","), to, reduce)
 
 
 @verbs.command("check")
@@ -65,13 +72,20 @@ def look_at(folder: Folder, sources: Sources, looks: Looks = "page", to: To = No
 
 
 @verbs.command("review")
-def review_log(folder: Folder, below: Below, formats: Formats = "label-studio", to: To = None) -> None:
+def review_log(
+    folder: Folder,
+    below: Below,
+    formats: Formats = "label-studio",
+    to: To = None,
+    reduce: Reduce = None,
+) -> None:
     """Write the frames that are worth a look, for people to correct."""
     from penstock.annotate.review.review import export_review
 
     log = _log(folder)
     with _told():
-        _show(export_review(log, below, formats.split(","), to or log.parent / "review"))
+        place, reduction = to or log.parent / "review", _reduction(reduce)
+        _show(export_review(log, below, formats.split(","), place, reduction=reduction))
 
 
 @verbs.command("correct")
@@ -85,7 +99,7 @@ def correct_log(folder: Folder, given: Given, kind: Kind) -> None:
             print(line)
 
 
-def make_exports(folder: Path, formats: list[str], to: Path | None = None) -> None:
+def make_exports(folder: Path, formats: list[str], to: Path | None = None, reduce: str | None = None) -> None:
     """Write a log in some formats, and tell what became of it.
 
     Raises:
@@ -96,7 +110,13 @@ def make_exports(folder: Path, formats: list[str], to: Path | None = None) -> No
     from penstock.annotate.formats.registry import export
 
     log = _log(folder)
-    _show(export(log, formats, to or log.parent / "exports"))
+    _show(export(log, formats, to or log.parent / "exports", reduction=_reduction(reduce)))
+
+
+def _reduction(text: str | None) -> Reduction | None:
+    from penstock.annotate.keyframes import parse_reduction
+
+    return None if text is None else parse_reduction(text)
 
 
 def make_looks(folder: Path, sources: list[str], looks: list[str], to: Path | None = None) -> None:

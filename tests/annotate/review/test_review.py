@@ -246,7 +246,7 @@ BROKEN: list[tuple[str, Any, str]] = [
         '{"categories":[],"annotations":[],"images":[{"id":1,"file_name":"shapes.png","width":1,"height":1}]}',
         "1 x 1 there",
     ),
-    ("voc", "", "cannot be read from voc; they can from label-studio, cvat, coco"),
+    ("voc", "", "cannot be read from voc; they can from label-studio, label-studio-video, cvat, "),
 ]
 
 

@@ -17,6 +17,7 @@ from penstock.annotate.formats.cvat_check import check_images
 from penstock.annotate.formats.dataset import Dataset, Shot
 from penstock.annotate.formats.geometry import is_turned, keypoints_of, mask_in, polys_in
 from penstock.annotate.formats.writing import Xml, opened, text_of
+from penstock.annotate.keyframes import Reduction
 from penstock.annotate.records import Region
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ FILE = "annotations.xml"
 SCORE = "0\n1\n0.0001"
 # What is told of every region beside what the model says of it.
 OWN = ("region", "score", "text", "track")
+TOLERANCE = "tolerance"  # how far boxes between key frames may be off
 SAYS = frozenset(
     {"shape", "rotated", "holes", "parts", "score", "track", "text", "attributes", "origin", "tags"}
 )
@@ -51,13 +53,22 @@ class CvatImages(Format):
         return check_images(folder, FILE)
 
 
-def write_meta(xml: Xml, data: Dataset, mode: str, size: int, picture: tuple[int, int] | None = None) -> None:
-    """Write what the labels are, and their attributes; of a video also the size of its pictures."""
-    attributes = attribute_names(data)
+def write_meta(
+    xml: Xml,
+    data: Dataset,
+    mode: str,
+    size: int,
+    picture: tuple[int, int] | None = None,
+    source: str = "",
+) -> None:
+    """Write what the labels are, and their attributes; of a video its name and size, too."""
+    attributes = attribute_names(data, data.reduction if picture else None)
     with xml.inside("meta"), xml.inside("task"):
         xml.leaf("name", "penstock")
         xml.leaf("size", size)
         xml.leaf("mode", mode)
+        if picture:
+            xml.leaf("source", source)
         with xml.inside("labels"):
             for label in data.survey.labels:
                 with xml.inside("label"):
@@ -72,17 +83,19 @@ def write_meta(xml: Xml, data: Dataset, mode: str, size: int, picture: tuple[int
                 xml.leaf("height", picture[1])
 
 
-def attribute_names(data: Dataset) -> list[str]:
+def attribute_names(data: Dataset, reduction: Reduction | None = None) -> list[str]:
     """Return the names of all attributes."""
-    return [*OWN, *(name for name in data.survey.attributes if name not in OWN)]
+    own = (*OWN, TOLERANCE) if reduction else OWN
+    return [*own, *(name for name in data.survey.attributes if name not in own)]
 
 
-def attributes_of(region: Region) -> dict[str, str]:
-    """Return what is told of a region, as text."""
+def attributes_of(region: Region, reduction: Reduction | None = None) -> dict[str, str]:
+    """Return what is told of a region, as text; with how far boxes are off that interpolation gives back."""
     told = {name: value if isinstance(value, str) else text_of(value) for name, value in region.attrs.items()}
     own = {"region": region.id, "text": region.text, "track": region.track}
     score = {} if region.score is None else {"score": f"{min(max(region.score, 0), 1):.4f}"}
-    return {**told, **{name: value for name, value in own.items() if value is not None}, **score}
+    known = {**told, **{name: value for name, value in own.items() if value is not None}, **score}
+    return {**known, TOLERANCE: str(reduction)} if reduction else known
 
 
 def points_text(ring: Iterable[tuple[float, float]]) -> str:

@@ -1,4 +1,4 @@
-"""CVAT 1.1 for video: tracks, with every frame that was looked at as a key frame.
+"""CVAT 1.1 for video: tracks, with every frame that was looked at as a key frame, or as few as will do.
 
 The importer keeps key frames only, and of a track of masks the first alone; so shapes go out as polygons
 without holes.  A track ends with its last shape said once more, outside, in the frame behind it.
@@ -24,6 +24,7 @@ from penstock.annotate.formats.cvat import (
 from penstock.annotate.formats.cvat_check import check_video
 from penstock.annotate.formats.dataset import Dataset, Shot
 from penstock.annotate.formats.geometry import keypoints_of, polys_of, rings_in
+from penstock.annotate.formats.moments import Moment, moment_of, reduced
 from penstock.annotate.formats.writing import Xml, opened
 from penstock.annotate.records import Region
 from penstock.annotate.shapes.kinds import ring_area
@@ -41,8 +42,7 @@ class _Key(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    frame: int
-    seen: int  # which of the frames that were looked at
+    at: Moment
     origin: str
     place: Mapping[str, Any]
     attributes: Mapping[str, str]
@@ -73,9 +73,9 @@ def _write(xml: Xml, data: Dataset, name: str, shots: Iterable[Shot], losses: Co
     )
     with xml.inside("annotations"):
         xml.leaf("version", "1.1")
-        write_meta(xml, data, "interpolation", size, data.survey.sizes[name])
+        write_meta(xml, data, "interpolation", size, data.survey.sizes[name], name)
         for number, (key, shapes) in enumerate(_tracks(shots, data, losses)):
-            _write_track(xml, number, key, shapes, size)
+            _write_track(xml, number, key, list(reduced(shapes, data.reduction, losses)), size)
 
 
 def _tracks(
@@ -91,7 +91,8 @@ def _tracks(
                 losses[LOSSES["parts"]] += len(polys) > 1
             for kind, part, place in _places(region, shot):
                 key = _Key(region.track or region.id, region.label, kind, part)
-                shape = _Shape(shot.frame.frame, seen, origin(region), place, attributes_of(region))
+                at = moment_of(region, shot, seen, _values(place))
+                shape = _Shape(at, origin(region), place, attributes_of(region, data.reduction))
                 waiting.setdefault(key, []).append(shape)
         ended = [key for key in waiting if _last(key, shot, data) <= shot.frame.frame]
         yield from ((key, waiting.pop(key)) for key in ended)
@@ -114,13 +115,21 @@ def _places(region: Region, shot: Shot) -> Iterator[tuple[str, int, dict[str, An
         yield "points", 0, {"points": points_text(seen)}
 
 
-def _write_track(xml: Xml, number: int, key: _Key, shapes: list[_Shape], size: int) -> None:
-    with xml.inside("track", id=number, label=key.label, source=shapes[0].origin):
-        for shape, following in zip(shapes, [*shapes[1:], None], strict=True):
-            _write_shape(xml, key.kind, shape, shape.frame, outside=0)
-            gone = following is None or following.seen > shape.seen + 1
-            if gone and shape.frame + 1 < size:
-                _write_shape(xml, key.kind, shape, shape.frame + 1, outside=1)
+def _values(place: Mapping[str, Any]) -> tuple[float, ...] | str:
+    """Return the numbers a box is written as, as whoever reads them finds them; of other shapes the text."""
+    if "points" in place:
+        return str(place["points"])
+    return tuple(float(place[key]) for key in ("xtl", "ytl", "xbr", "ybr", "rotation") if key in place)
+
+
+def _write_track(xml: Xml, number: int, key: _Key, stretches: list[list[_Shape]], size: int) -> None:
+    with xml.inside("track", id=number, label=key.label, source=stretches[0][0].origin):
+        for stretch in stretches:
+            for shape in stretch:
+                _write_shape(xml, key.kind, shape, shape.at.frame, outside=0)
+            gone = stretch[-1].at.frame + 1
+            if gone < size:
+                _write_shape(xml, key.kind, stretch[-1], gone, outside=1)
 
 
 def _write_shape(xml: Xml, kind: str, shape: _Shape, frame: int, outside: int) -> None:

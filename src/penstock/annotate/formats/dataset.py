@@ -8,6 +8,7 @@ from itertools import chain, count
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from penstock.annotate.keyframes import Reduction
 from penstock.annotate.records import Frame, Region, Source
 
 # Boxes thinner than this, in pixels, are none: formats that round to hundredths would give them no area.
@@ -81,14 +82,20 @@ class Dataset:
         sources: The files, from the manifest; of a file that is not among them it is taken that it is a video
             if its frames have times other than zero, and an image if not.
         model: Name and version of what made the annotations.
+        reduction: What formats that have key frames may leave to interpolation; None: nothing.
     """
 
     def __init__(
-        self, frames: Callable[[], Iterable[Frame]], sources: Iterable[Source] = (), model: str = ""
+        self,
+        frames: Callable[[], Iterable[Frame]],
+        sources: Iterable[Source] = (),
+        model: str = "",
+        reduction: Reduction | None = None,
     ) -> None:
         self._frames = frames
         self._given = {source.name: source for source in sources}
         self.model = model
+        self.reduction = reduction
 
     def shots(self) -> Iterator[Shot]:
         """Yield every frame, in the order of the log."""
@@ -103,7 +110,7 @@ class Dataset:
 
     def where(self, keep: Callable[[Frame], bool]) -> Dataset:
         """Return the data set of some of the frames, their pictures called as they are here."""
-        some = Dataset(lambda: filter(keep, self._frames()), (), self.model)
+        some = Dataset(lambda: filter(keep, self._frames()), (), self.model, self.reduction)
         some.__dict__["sources"] = self.sources  # by which everything is named
         return some
 

@@ -76,7 +76,7 @@ def task_of(shot: Shot, data: Dataset, losses: Counter[str]) -> dict[str, Any]:
     if any(region.src == "human" for region in shot.frame.regions):
         return {"data": facts, "annotations": [{"result": results}]}
     # The lowest score, so that sorting by it shows first what is least sure.
-    score = _sure(region.score for region in shot.regions)
+    score = sure(region.score for region in shot.regions)
     return {
         "data": facts,
         "predictions": [{"model_version": data.model or "penstock", **score, "result": results}],
@@ -92,11 +92,11 @@ def _choices(shot: Shot) -> Iterator[dict[str, Any]]:
             **place,
             "type": "choices",
             "value": {"choices": choices},
-            **_sure(tag.score for tag in shot.frame.labels),
+            **sure(tag.score for tag in shot.frame.labels),
         }
 
 
-def _sure(given: Iterable[float | None]) -> dict[str, Any]:
+def sure(given: Iterable[float | None]) -> dict[str, Any]:
     """Return the lowest score, if there is any."""
     scores = [score for score in given if score is not None]
     return {"score": number(min(max(min(scores), 0), 1))} if scores else {}
@@ -134,7 +134,7 @@ def _head(kind: str, region: Region, shot: Shot) -> dict[str, Any]:
         "to_name": "image",
         "type": kind,
         **_picture(shot),
-        **_sure([region.score]),
+        **sure([region.score]),
         **({"meta": {**text, **told}} if text or told else {}),
     }
 
@@ -152,12 +152,17 @@ def _shape(region: Region, shot: Shot) -> tuple[str, dict[str, Any]]:
             return "polygonlabels", {"points": points, "closed": True}
         if (runs := mask_in(region, shot.frame)) is not None:
             return "brushlabels", {"format": "rle", "rle": list(pack_mask(rle.decode(runs)))}
+    return "rectanglelabels", rectangle_of(region, shot)
+
+
+def rectangle_of(region: Region, shot: Shot) -> dict[str, Any]:
+    """Return where a box is, or a rotated one: in percent, turned about what was its top-left corner."""
+    width, height = shot.frame.w, shot.frame.h
     left, top, right, bottom = shot.clipped(region.box)
     turn = 0.0
     if region.obb and is_turned(region.obb):
-        # A rotation there is about what was the top-left corner.
         (left, top), (_, _, across, down, turn) = corners(region.obb)[0], region.obb
         right, bottom = left + across, top + down
     place = {"x": left / width * 100, "y": top / height * 100}
     size = {"width": (right - left) / width * 100, "height": (bottom - top) / height * 100}
-    return "rectanglelabels", {**place, **size, "rotation": number(turn % 360)}
+    return {**place, **size, "rotation": number(turn % 360)}

@@ -15,6 +15,7 @@ from penstock.annotate.formats.cvat_video import CvatVideo
 from penstock.annotate.formats.dataset import Dataset
 from penstock.annotate.formats.datumaro import Datumaro
 from penstock.annotate.formats.label_studio import LabelStudio
+from penstock.annotate.formats.label_studio_video import LabelStudioVideo
 from penstock.annotate.formats.labelme import LabelMe
 from penstock.annotate.formats.mot import Mot
 from penstock.annotate.formats.supervisely import Supervisely
@@ -22,6 +23,7 @@ from penstock.annotate.formats.table import Table
 from penstock.annotate.formats.voc import Voc
 from penstock.annotate.formats.webvtt import WebVtt
 from penstock.annotate.formats.yolo import YoloDetection, YoloPose, YoloRotated, YoloSegmentation
+from penstock.annotate.keyframes import Reduction
 from penstock.annotate.manifests import MANIFEST, load
 
 _ALL: tuple[Format, ...] = (
@@ -36,6 +38,7 @@ _ALL: tuple[Format, ...] = (
     CvatImages(),
     CvatVideo(),
     LabelStudio(),
+    LabelStudioVideo(),
     Datumaro(),
     LabelMe(),
     Supervisely(),
@@ -85,7 +88,9 @@ def formats_named(names: Iterable[str]) -> list[Format]:
     return [FORMATS[name] for name in names]
 
 
-def export(log_path: Path, formats: Iterable[str], directory: Path) -> Report:
+def export(
+    log_path: Path, formats: Iterable[str], directory: Path, *, reduction: Reduction | None = None
+) -> Report:
     """Write a log in some formats, each in a folder of its name, and check what was written.
 
     A log that is still being written can be exported too: as far as it goes.  What people corrected stands in
@@ -95,12 +100,13 @@ def export(log_path: Path, formats: Iterable[str], directory: Path) -> Report:
         log_path: The log; its manifest, and corrections, are looked for beside it.
         formats: Names of formats.
         directory: Where to; files that are there are overwritten.
+        reduction: What formats that have key frames may leave to interpolation; None: nothing.
 
     Raises:
         ConfigError: There is no format of a name, or what it needs is not installed.
         OSError: The log cannot be read, or something cannot be written.
     """
-    return export_data(dataset_of(log_path), formats, directory)
+    return export_data(dataset_of(log_path, reduction), formats, directory)
 
 
 def export_data(data: Dataset, formats: Iterable[str], directory: Path) -> Report:
@@ -108,13 +114,14 @@ def export_data(data: Dataset, formats: Iterable[str], directory: Path) -> Repor
     return Report([_export(one, data, directory / one.name) for one in formats_named(formats)])
 
 
-def dataset_of(log_path: Path) -> Dataset:
+def dataset_of(log_path: Path, reduction: Reduction | None = None) -> Dataset:
     """Return a log as a data set, with what is known from the manifest beside it."""
     manifest = load(log_path.with_name(MANIFEST))
     if manifest is None:
-        return Dataset(lambda: read_corrected(log_path))
-    model = " ".join(part for part in (manifest.model.get("name"), manifest.model.get("version")) if part)
-    return Dataset(lambda: read_corrected(log_path), manifest.sources, model or manifest.command)
+        return Dataset(lambda: read_corrected(log_path), reduction=reduction)
+    known = " ".join(part for part in (manifest.model.get("name"), manifest.model.get("version")) if part)
+    model = known or manifest.command
+    return Dataset(lambda: read_corrected(log_path), manifest.sources, model, reduction)
 
 
 def _export(one: Format, data: Dataset, folder: Path) -> Exported:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from penstock.annotate.formats.geometry import is_plain, polys_of
+import msgspec
+
+from penstock.annotate.formats.geometry import is_plain, is_turned, polys_of
+from penstock.annotate.formats.moments import level
+from penstock.annotate.keyframes import Reduction
 from penstock.annotate.records import Frame, Keypoint, Polys, Region
-from penstock.annotate.review.given import Drawn, as_region
-from penstock.annotate.shapes.kinds import around
+from penstock.annotate.review.given import Drawn, as_region, is_box
+from penstock.annotate.shapes.kinds import Rotated, around
 from penstock.annotate.shapes.raster import overlap, rasterise
 from penstock.annotate.shapes.repair import fit
 
@@ -52,14 +56,22 @@ def judge(frame: Frame, drawn: tuple[Drawn, ...]) -> Iterator[Judged]:
         if region.id not in pairs:
             yield Judged(region, None, 0.0)
             continue
-        one = pairs[region.id]
-        iou = _iou(region, as_region(one, frame, region), frame)
-        after = region if _is_same(region, one, iou) else as_region(_sound(one, frame), frame, region)
-        yield Judged(region, after, iou)
+        one = pairs[region.id] if not pairs[region.id].coarse else pairs[region.id]._replace(kp=region.kp)
+        iou = _shared(region, one, frame)
+        yield Judged(region, region if _is_same(region, one, iou) else _changed(region, one, frame), iou)
     known = {id(one) for one in pairs.values()}
     added = (one for one in drawn if id(one) not in known)
     for number, one in enumerate(added):
         yield Judged(None, as_region(_sound(one, frame), frame, None, number), 0.0)
+
+
+def _changed(region: Region, drawn: Drawn, frame: Frame) -> Region:
+    """Return a region as a person changed it."""
+    unmoved = drawn._replace(label=region.label)
+    if drawn.coarse and _is_same(region, unmoved, _shared(region, unmoved, frame)):
+        # Only its label is another: a shape of which the tool shows the box stays.
+        return msgspec.structs.replace(region, label=drawn.label, src=drawn.src)
+    return as_region(_sound(drawn, frame), frame, region)
 
 
 def _sound(drawn: Drawn, frame: Frame) -> Drawn:
@@ -78,12 +90,16 @@ def _paired(frame: Frame, drawn: tuple[Drawn, ...]) -> dict[str, Drawn]:
     for one in drawn:
         if one.region in ids and one.region not in pairs:
             pairs[one.region] = one
+    tracks = {one.track: one for one in drawn if one.region is None and one.track is not None}
+    for region in frame.regions:
+        if region.id not in pairs and region.track in tracks:
+            pairs[region.id] = tracks.pop(region.track)
     known = {id(one) for one in pairs.values()}
     free = [region for region in frame.regions if region.id not in pairs]
     # One that was drawn anew in a tool that gives ids is no region of before.
     loose = [one for one in drawn if id(one) not in known and one.region is None]
     found = [
-        (_iou(region, as_region(one, frame, region), frame), at, number)
+        (_shared(region, one, frame), at, number)
         for at, region in enumerate(free)
         for number, one in enumerate(loose)
         if region.label == one.label
@@ -102,10 +118,35 @@ def _is_same(region: Region, drawn: Drawn, iou: float) -> bool:
         return False
     if drawn.text is not None and drawn.text != (region.text or ""):
         return False
-    plain = is_plain(region) and not (drawn.obb or drawn.polys or drawn.rle)
+    turned = region.obb if region.obb and is_turned(region.obb) else None
+    shaped = bool(region.polys or region.rle) and not drawn.coarse
+    if drawn.src == "interpolated" and drawn.tolerance is not None and not shaped:
+        return _is_within(region, turned, drawn, drawn.tolerance)
     if max(abs(a - b) for a, b in zip(region.box, drawn.box, strict=True)) > _NEAR:
         return False
-    return plain or iou >= _SAME_MASK or _are_near_polys(polys_of(region), drawn.polys)
+    if not (shaped or turned) and is_box(drawn):
+        return True
+    if turned and drawn.obb:
+        return _are_near_turned(turned, drawn.obb)
+    return iou >= _SAME_MASK or _are_near_polys(polys_of(region), drawn.polys)
+
+
+def _is_within(region: Region, turned: Rotated | None, drawn: Drawn, tolerance: Reduction) -> bool:
+    """Whether a box is where interpolation puts it, as nearly as it was to be when it went out."""
+    if turned is None or drawn.obb is None:
+        return turned is drawn.obb is None and tolerance.allows(region.box, drawn.box)
+    # Formats round the angle, which far from the origin would move a box that is turned back.
+    level_again = level((*drawn.obb[:4], turned[4]))
+    return _turn(turned, drawn.obb) <= _NEAR and tolerance.allows(level(turned), level_again)
+
+
+def _are_near_turned(one: Rotated, other: Rotated) -> bool:
+    apart = max(abs(a - b) for a, b in zip(one[:4], other[:4], strict=True))
+    return apart <= _NEAR and _turn(one, other) <= _NEAR
+
+
+def _turn(one: Rotated, other: Rotated) -> float:
+    return abs((one[4] - other[4] + 180) % 360 - 180)
 
 
 def _are_near(before: tuple[Keypoint, ...] | None, after: tuple[Keypoint, ...] | None) -> bool:
@@ -123,6 +164,14 @@ def _are_near_polys(before: Polys, after: Polys | None) -> bool:
         return False
     flat = zip((p for ring in rings for p in ring), (p for ring in others for p in ring), strict=True)
     return all(abs(a - c) <= _NEAR and abs(b - d) <= _NEAR for (a, b), (c, d) in flat)
+
+
+def _shared(region: Region, drawn: Drawn, frame: Frame) -> float:
+    """Return the IoU of a region and what was drawn; of a shape the tool does not know, that of its box."""
+    other = as_region(drawn, frame, region)
+    if drawn.coarse and is_box(drawn):
+        return _box_iou(region, other)
+    return _iou(region, other, frame)
 
 
 def _iou(one: Region, other: Region, frame: Frame) -> float:

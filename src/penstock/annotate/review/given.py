@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from penstock.annotate.records import Box, Frame, Keypoint, Polys, Region, Rle, Tag, region_id
+from penstock.annotate.keyframes import Reduction
+from penstock.annotate.records import Box, Frame, Keypoint, Origin, Polys, Region, Rle, Tag, region_id
 from penstock.annotate.shapes.kinds import Rotated, around, bounds, corners
 
 
@@ -23,6 +24,10 @@ class Drawn(NamedTuple):
         rle: Its mask, if it is one.
         kp: Its keypoints.
         text: What it says.
+        track: Which object it is, across frames.
+        src: Who says so: a person, or interpolation between what one said.
+        tolerance: How far it may be off where interpolation says so.
+        coarse: Whether the tool has nothing but boxes, so that this may be that of a shape.
     """
 
     region: str | None
@@ -33,17 +38,24 @@ class Drawn(NamedTuple):
     rle: Rle | None = None
     kp: tuple[Keypoint, ...] | None = None
     text: str | None = None
+    track: str | None = None
+    src: Origin = "human"
+    tolerance: Reduction | None = None
+    coarse: bool = False
 
 
 class Given(NamedTuple):
-    """A picture, by the name it went out with, or by its file and frame; and what is in it."""
+    """A picture, by the name it went out with, or by its file and frame; and what is in it.
+
+    ``tags`` is None where the tool has no labels of whole pictures.
+    """
 
     picture: str
     file: str | None
     frame: int | None
     size: tuple[int, int]
     regions: tuple[Drawn, ...]
-    tags: tuple[str, ...]
+    tags: tuple[str, ...] | None
 
 
 def from_polys(region: str | None, label: str, polys: Polys, **more: Any) -> Drawn:
@@ -54,6 +66,11 @@ def from_polys(region: str | None, label: str, polys: Polys, **more: Any) -> Dra
 def from_rotated(region: str | None, label: str, rotated: Rotated, **more: Any) -> Drawn:
     """Return a region that is a rotated box."""
     return Drawn(region, label, bounds(corners(rotated)), obb=rotated, **more)
+
+
+def is_box(drawn: Drawn) -> bool:
+    """Whether what was drawn is a box and no more."""
+    return not (drawn.obb or drawn.polys or drawn.rle)
 
 
 def as_region(drawn: Drawn, frame: Frame, before: Region | None, number: int = 0) -> Region:
@@ -76,8 +93,8 @@ def as_region(drawn: Drawn, frame: Frame, before: Region | None, number: int = 0
         rle=drawn.rle,
         kp=drawn.kp,
         text=drawn.text if drawn.text is not None or before is None else before.text,
-        track=before.track if before else None,
-        src="human",
+        track=before.track if before else drawn.track,
+        src=drawn.src,
         attrs=before.attrs if before else {},
     )
     if before is not None:
@@ -86,7 +103,14 @@ def as_region(drawn: Drawn, frame: Frame, before: Region | None, number: int = 0
     return msgspec.structs.replace(made, id=region_id(frame.src, frame.frame, content, f"human {number}"))
 
 
-def as_tags(names: Iterable[str], frame: Frame) -> tuple[Tag, ...]:
-    """Return the labels of a whole frame; those that were there before keep their scores."""
+def as_tags(names: Iterable[str] | None, frame: Frame) -> tuple[Tag, ...]:
+    """Return the labels of a whole frame; those that were there before keep their scores.
+
+    Args:
+        names: They are; None: the tool does not know of any, and they stay as they were.
+        frame: Which frame.
+    """
+    if names is None:
+        return frame.labels
     before = {tag.label: tag for tag in frame.labels}
     return tuple(before.get(name, Tag(name)) for name in names)

@@ -8,19 +8,24 @@ from typing import Any
 
 from penstock.annotate.errors import ConfigError
 from penstock.annotate.formats.reading import Unreadable
+from penstock.annotate.review.films import Film
 from penstock.annotate.review.given import Given
 from penstock.annotate.review.reading_coco import read_coco
 from penstock.annotate.review.reading_cvat import read_cvat
+from penstock.annotate.review.reading_cvat_video import read_cvat_video
 from penstock.annotate.review.reading_label_studio import read_label_studio
+from penstock.annotate.review.reading_label_studio_video import read_label_studio_video
 
-READERS: Mapping[str, Callable[[Path], Iterator[Given]]] = {
+READERS: Mapping[str, Callable[[Path], Iterator[Given | Film]]] = {
     "label-studio": read_label_studio,
+    "label-studio-video": read_label_studio_video,
     "cvat": read_cvat,
+    "cvat-video": read_cvat_video,
     "coco": read_coco,
 }
 
 
-def read_given(kind: str, path: Path) -> list[Given]:
+def read_given(kind: str, path: Path) -> list[Given | Film]:
     """Read a file of corrections whole, so that nothing is written of one that is broken in its middle.
 
     Raises:

@@ -31,7 +31,7 @@ def read_coco(path: Path) -> Iterator[Given]:
     for image in document["images"]:
         size = (image["width"], image["height"])
         regions = tuple(_drawn(one, names[one["category_id"]], size) for one in annotations[image["id"]])
-        yield Given(image["file_name"], None, None, size, regions, ())
+        yield Given(image["file_name"], None, None, size, regions, None)
 
 
 def _drawn(one: dict[str, Any], label: str, size: tuple[int, int]) -> Drawn:

@@ -27,23 +27,27 @@ def read_cvat(path: Path) -> Iterator[Given]:
         raise ValueError("it should be annotations of CVAT for images")
     for image in root.iterfind("image"):
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        points = {_region(one): _keypoints(one) for one in image.iterfind("points") if _region(one)}
-        shapes = [_drawn(one, size) for one in image if one.tag in ("box", "polygon", "mask")]
+        points = {_region(one): keypoints_in(one) for one in image.iterfind("points") if _region(one)}
+        shapes = [
+            drawn_of(one, one.attrib["label"], size) for one in image if one.tag in ("box", "polygon", "mask")
+        ]
         regions = tuple(one._replace(kp=points.get(one.region)) for one in shapes)
         tags = tuple(one.attrib["label"] for one in image.iterfind("tag"))
         yield Given(image.attrib["name"], None, None, size, regions, tags)
 
 
-def _attribute(shape: Element, name: str) -> str | None:
+def attribute(shape: Element, name: str) -> str | None:
+    """Return an attribute of a shape; None if it has none of that name."""
     found = (one.text for one in shape.iterfind("attribute") if one.get("name") == name)
     return next(found, None)
 
 
 def _region(shape: Element) -> str | None:
-    return _attribute(shape, "region") or None
+    return attribute(shape, "region") or None
 
 
-def _keypoints(shape: Element) -> tuple[Keypoint, ...]:
+def keypoints_in(shape: Element) -> tuple[Keypoint, ...]:
+    """Return points as keypoints, all of them visible."""
     return tuple((x, y, _SEEN) for x, y in _points(shape))
 
 
@@ -52,8 +56,9 @@ def _points(shape: Element) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in pairs]
 
 
-def _drawn(shape: Element, size: tuple[int, int]) -> Drawn:
-    region, label, text = _region(shape), shape.attrib["label"], _attribute(shape, "text")
+def drawn_of(shape: Element, label: str, size: tuple[int, int]) -> Drawn:
+    """Return a box, a polygon or a mask of a picture of this width and height."""
+    region, text = _region(shape), attribute(shape, "text")
     if shape.tag == "polygon":
         return from_polys(region, label, ((tuple(_points(shape)),),), text=text)
     if shape.tag == "mask":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import cos, radians, sin
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,21 @@ def _at(one: dict[str, Any], x: float, y: float) -> tuple[float, float]:
 
 
 def _rectangle(one: dict[str, Any], label: str) -> Drawn:
-    value = one["value"]
-    (x, y), (width, height) = _at(one, value["x"], value["y"]), _at(one, value["width"], value["height"])
+    size = (one["original_width"], one["original_height"])
+    return rectangle_in(one["value"], size, one["id"], label)
+
+
+def rectangle_in(value: Mapping[str, Any], size: tuple[int, int], region: str | None, label: str) -> Drawn:
+    """Return a rectangle of a picture of this width and height, where percents say."""
+    x, y = value["x"] * size[0] / 100, value["y"] * size[1] / 100
+    width, height = value["width"] * size[0] / 100, value["height"] * size[1] / 100
     turn = float(value.get("rotation") or 0)
     if not turn:
-        return Drawn(one["id"], label, (x, y, x + width, y + height))
+        return Drawn(region, label, (x, y, x + width, y + height))
     # A rotation there is about what was the top-left corner.
     across, along = cos(radians(turn)), sin(radians(turn))
     middle = (x + (width * across - height * along) / 2, y + (width * along + height * across) / 2)
-    return from_rotated(one["id"], label, (*middle, width, height, turn - 360 if turn > 180 else turn))
+    return from_rotated(region, label, (*middle, width, height, turn - 360 if turn > 180 else turn))
 
 
 def _polygon(one: dict[str, Any], label: str) -> Drawn:
