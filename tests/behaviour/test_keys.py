@@ -41,9 +41,20 @@ from server.peer import Ended, Peer
 pytestmark = pytest.mark.anyio
 
 PROBES = ("/livez", "/readyz", "/startupz", "/health")  # all that is open, by name
+PAGE = (
+    "/playground/index.html",
+    "/playground/page/main.js",
+    "/playground/style.css",
+)  # all alike, and of everybody
+BROWSER = {"accept": "text/html,*/*;q=0.8"}  # to which `/` is such a file as well, and to nobody else
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 NOWHERE = (
     "/",
+    "/playground/",
+    "/playground/nowhere.js",
+    "/playground/../tasks",
+    "/playground/../../tasks",
+    "/playground//../tasks",
     "/nowhere",
     "/v1/chat/completions",
     "/livez/",
@@ -138,13 +149,29 @@ async def test_every_route_and_method_needs_a_key_but_the_probes(
     paths = [route.path.replace("{id}", "x") for route in application.routes]
     assert {*PROBES, "/metrics", "/openapi.json", "/v2/execute"} <= set(paths)
     async with connect_http(Runtime()):
-        for path in (*paths, *SOCKETS, *NOWHERE):
+        for path in (*paths, *SOCKETS, *NOWHERE, *PAGE):
             for method in METHODS:
                 reply = await request(address, method, path)
-                if path in PROBES and method in ("GET", "HEAD"):
+                if path in (*PROBES, *PAGE) and method in ("GET", "HEAD"):
                     assert reply.status == 200, (method, path)
                 else:
                     is_shut(reply, method)
+
+
+@promise("P30")
+async def test_the_page_that_asks_for_a_key_is_shown_without_one(
+    guarded: tuple[Switch, Address, Host],
+) -> None:
+    _, address, _ = guarded
+    for method in METHODS:
+        for key in ({}, STRANGER.headers, EXPIRED.headers):
+            reply = await request(address, method, "/", {**BROWSER, **key})
+            if method in ("GET", "HEAD"):
+                assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            else:
+                is_shut(reply, method)
+    for path in ("/tasks", "/v2/commands", "/openapi.json", "/nowhere", "//"):  # it opens nothing else
+        is_shut(await request(address, "GET", path, BROWSER))
 
 
 @promise("P30")

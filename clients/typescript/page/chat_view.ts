@@ -85,6 +85,7 @@ export class ChatView implements View, Part {
 
   end(ending: Ending): void {
     this.thinks(false);
+    this.pane?.flush();
     const last = this.turns.lastElementChild;
     if (ending.status === "error" && this.answer === "") {
       last?.previousElementSibling?.remove();

@@ -62,6 +62,8 @@ export class CommandView implements View, Part {
   }
 
   end(ending: Ending): void {
+    this.text.flush();
+    this.items.flush();
     this.form.blame(ending.details, ending.error ?? "");
     if (ending.code === "unauthenticated") void this.session.askKey();
   }

@@ -12,10 +12,14 @@ export class Painter {
   touch(): void {
     if (this.due) return;
     this.due = true;
-    requestAnimationFrame(() => {
-      this.due = false;
-      this.paint();
-    });
+    requestAnimationFrame(() => this.flush());
+  }
+
+  /** Show it now, if there is anything. */
+  flush(): void {
+    if (!this.due) return;
+    this.due = false;
+    this.paint();
   }
 }
 

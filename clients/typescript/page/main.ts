@@ -76,7 +76,8 @@ class Page {
   private take(description: Description, status: string): boolean {
     const told = JSON.stringify([description.commands, description.workflows]);
     const some = Object.keys(description.commands).length > 0;
-    this.explain(some ? "" : status === "starting" ? "The project still loads." : "There are no commands here yet.");
+    const why = status === "starting" ? ": the project still loads, or no runner has come" : "";
+    this.explain(some ? "" : `There is nothing to call here yet${why}.`);
     if (told !== this.told) {
       const first = this.told === "";
       this.told = told;
@@ -114,6 +115,7 @@ class Page {
     this.open = view;
     byId("view").replaceChildren(...(view === undefined ? [missing(place)] : [view.element]));
     view?.shown();
+    performance.mark("usable"); // the first of them tells how long a page took
     if (moved && !byId("view").contains(document.activeElement)) byId("view").querySelector("h1")?.focus();
   }
 

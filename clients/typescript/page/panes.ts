@@ -45,6 +45,11 @@ export class TextPane {
     this.painter.touch();
   }
 
+  /** Show now what has come. */
+  flush(): void {
+    this.painter.flush();
+  }
+
   private paint(): void {
     const { element } = this;
     const atEnd = element.scrollTop + element.clientHeight >= element.scrollHeight - 8;
@@ -102,6 +107,11 @@ export class ItemsPane {
     this.items = [];
     this.count = 0;
     this.painter.touch();
+  }
+
+  /** Show now what has come. */
+  flush(): void {
+    this.painter.flush();
   }
 
   private paint(): void {

@@ -70,7 +70,10 @@ export class WorkflowView implements View, Part {
   }
 
   end(ending: Ending): void {
+    this.output.flush();
     const failed = new Set(ending.details.map((detail) => detail["step"]));
+    const where = this.steps.find(({ told }) => failed.has(told.id));
+    if (where !== undefined) this.reach(where.told.group); // it may have failed before it said anything
     for (const step of this.steps) step.end(ending.status, failed.has(step.told.id));
     this.form.blame(ending.details, ending.error ?? "");
     if (ending.code === "unauthenticated") void this.session.askKey();
@@ -142,6 +145,8 @@ class Step {
 
   end(outcome: Ending["status"], failed: boolean): void {
     this.note.textContent = "";
+    this.text.flush();
+    this.items.flush();
     if (outcome === "completed") this.pass();
     else if (failed) this.turn("failed");
     else if (this.state === "running") this.turn("cancelled");

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from penstock import CommandError, Runtime
 
 rt = Runtime("manifest.yml")
+GATE = asyncio.Semaphore(0)
 
 
 class Point(BaseModel):
@@ -30,6 +31,24 @@ async def tell(words: str, pause_ms: Annotated[int, Field(ge=0, le=1000)] = 0):
     yield {"text": text, "chunk": "", "finished": True}
 
 
+@rt.streaming_command("gated")
+async def gated(words: str):
+    """Say the words one by one, the next one when somebody says `go`."""
+    text = ""
+    for word in words.split(" "):
+        text += word + " "
+        yield {"text": text, "chunk": word + " "}
+        await GATE.acquire()
+
+
+@rt.command("go")
+async def go(times: int = 1):
+    """Let words pass."""
+    for _ in range(times):
+        GATE.release()
+    return {"passed": times}
+
+
 @rt.streaming_command("tokens")
 async def tokens(n: Annotated[int, Field(ge=1)] = 10000):
     """Stream so many tokens, as fast as they are taken."""
@@ -37,13 +56,6 @@ async def tokens(n: Annotated[int, Field(ge=1)] = 10000):
         yield {"chunk": f"token{number}{chr(10) if number % 40 == 39 else ' '}"}
         if number % 50 == 0:
             await asyncio.sleep(0)
-
-
-@rt.streaming_command("hold")
-async def hold():
-    """Give one item, then wait until it is cancelled."""
-    yield {"chunk": "holding"}
-    await asyncio.Event().wait()
 
 
 @rt.streaming_command("chat", openai="chat")
@@ -70,7 +82,8 @@ def every_kind(
 ):
     """Take a value of every kind, and give it back."""
     told = {"name": name, "count": count, "share": share, "on": on, "maybe": maybe, "colour": colour}
-    return {**told, "words": words, "place": place, "data": list(data), "stop": stop}
+    at = None if place is None else place.model_dump()
+    return {**told, "words": words, "place": at, "data": list(data), "stop": stop}
 
 
 @rt.command("shout")

@@ -62,6 +62,7 @@ export class ChatView {
     }
     end(ending) {
         this.thinks(false);
+        this.pane?.flush();
         const last = this.turns.lastElementChild;
         if (ending.status === "error" && this.answer === "") {
             last?.previousElementSibling?.remove();

@@ -51,6 +51,8 @@ export class CommandView {
         this.items.add(frame.data);
     }
     end(ending) {
+        this.text.flush();
+        this.items.flush();
         this.form.blame(ending.details, ending.error ?? "");
         if (ending.code === "unauthenticated")
             void this.session.askKey();

@@ -9,10 +9,13 @@ export class Painter {
         if (this.due)
             return;
         this.due = true;
-        requestAnimationFrame(() => {
-            this.due = false;
-            this.paint();
-        });
+        requestAnimationFrame(() => this.flush());
+    }
+    flush() {
+        if (!this.due)
+            return;
+        this.due = false;
+        this.paint();
     }
 }
 export class Breath {

@@ -60,7 +60,8 @@ class Page {
     take(description, status) {
         const told = JSON.stringify([description.commands, description.workflows]);
         const some = Object.keys(description.commands).length > 0;
-        this.explain(some ? "" : status === "starting" ? "The project still loads." : "There are no commands here yet.");
+        const why = status === "starting" ? ": the project still loads, or no runner has come" : "";
+        this.explain(some ? "" : `There is nothing to call here yet${why}.`);
         if (told !== this.told) {
             const first = this.told === "";
             this.told = told;
@@ -99,6 +100,7 @@ class Page {
         this.open = view;
         byId("view").replaceChildren(...(view === undefined ? [missing(place)] : [view.element]));
         view?.shown();
+        performance.mark("usable");
         if (moved && !byId("view").contains(document.activeElement))
             byId("view").querySelector("h1")?.focus();
     }

@@ -36,6 +36,9 @@ export class TextPane {
         this.anew = true;
         this.painter.touch();
     }
+    flush() {
+        this.painter.flush();
+    }
     paint() {
         const { element } = this;
         const atEnd = element.scrollTop + element.clientHeight >= element.scrollHeight - 8;
@@ -88,6 +91,9 @@ export class ItemsPane {
         this.items = [];
         this.count = 0;
         this.painter.touch();
+    }
+    flush() {
+        this.painter.flush();
     }
     paint() {
         const some = this.count > KEPT ? `the last ${KEPT} of ${this.count}` : String(this.count);

@@ -84,13 +84,13 @@ export class RunPanel {
         const took = Number(ending.metrics["total_ms"]);
         const time = Number.isFinite(took) ? ` in ${round(took)} ms` : "";
         const words = `${OUTCOMES[ending.status]}${items > 0 ? `, ${items} items` : ""}${time}`;
-        this.state.textContent = words;
         this.plots.draw(call.meter);
+        this.part.end(ending);
+        this.state.textContent = words;
         if (ending.status === "error")
             this.tell(call, ending);
         this.facts.replaceChildren(...factsOf(call, ending));
         announce(`${this.part.name}: ${words}${ending.status === "error" ? `. ${ending.error ?? ""}` : ""}`);
-        this.part.end(ending);
     }
     tell(call, { error = "", code = "", retryable = false }) {
         const again = retryable ? " · the same call may go well later" : "";

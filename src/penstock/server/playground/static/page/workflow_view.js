@@ -50,7 +50,11 @@ export class WorkflowView {
         }
     }
     end(ending) {
+        this.output.flush();
         const failed = new Set(ending.details.map((detail) => detail["step"]));
+        const where = this.steps.find(({ told }) => failed.has(told.id));
+        if (where !== undefined)
+            this.reach(where.told.group);
         for (const step of this.steps)
             step.end(ending.status, failed.has(step.told.id));
         this.form.blame(ending.details, ending.error ?? "");
@@ -118,6 +122,8 @@ class Step {
     }
     end(outcome, failed) {
         this.note.textContent = "";
+        this.text.flush();
+        this.items.flush();
         if (outcome === "completed")
             this.pass();
         else if (failed)
