@@ -45,6 +45,9 @@ PAGE = (
     "/playground/index.html",
     "/playground/page/main.js",
     "/playground/style.css",
+    "/docs",
+    "/docs/reference.js",
+    "/docs/swagger-ui.css",
 )  # all alike, and of everybody
 BROWSER = {"accept": "text/html,*/*;q=0.8"}  # to which `/` is such a file as well, and to nobody else
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -55,6 +58,9 @@ NOWHERE = (
     "/playground/../tasks",
     "/playground/../../tasks",
     "/playground//../tasks",
+    "/docs/",
+    "/docs/nowhere.js",
+    "/docs/../tasks",
     "/nowhere",
     "/v1/chat/completions",
     "/livez/",

@@ -175,7 +175,7 @@ async def test_every_route_that_answers_json_is_shown() -> None:
     runs = {"/predict", "/task", "/v2/execute", "/v2/workflow"}
     kv = {"/v2/kv", "/v2/kv/events"}  # so are these
     named = {"/v2/commands/{id}", "/v2/workflows/{id}"}
-    documents = {"/openapi.json", "/asyncapi.json", "/", "/playground/{file}"}
+    documents = {"/openapi.json", "/asyncapi.json", "/", "/playground/{file}", "/docs", "/docs/{file}"}
     page = {"/", "/playground/{file}"}
     assert others == {*runs, *named, *kv, *documents, *page, "/tasks/{id}/events", "/metrics"}
 

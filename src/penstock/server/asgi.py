@@ -36,7 +36,7 @@ from penstock.server.meta import Exposition, MetaRoutes, MetricsRoute
 from penstock.server.once import Once
 from penstock.server.openai.routes import OpenAIRoutes
 from penstock.server.openapi.operations import COMMAND, WORKFLOW
-from penstock.server.playground.files import Playground
+from penstock.server.pages import Pages
 from penstock.server.pump import Pump
 from penstock.server.refusal import refuse_socket
 from penstock.server.requests import read_named_start, read_start, read_workflow_start, stream_form
@@ -270,7 +270,7 @@ class Application:
             Route("/tasks/{id}/events", {"GET": tasks.events}),
             *(Route(path, handlers) for path, handlers in openai.items()),
             *self._mcp(),
-            *self._playground(),
+            *self._pages(),
         )
 
     def _mcp(self) -> tuple[Route, ...]:
@@ -284,10 +284,10 @@ class Application:
         door = McpDoor(self._dispatcher, self._watches, self._settings.max_body)
         return (Route(MCP, dict.fromkeys(("GET", "POST", "DELETE"), door.handle), listed=False),)
 
-    def _playground(self) -> tuple[Route, ...]:
+    def _pages(self) -> tuple[Route, ...]:
         if not self._settings.playground:
             return ()
-        return tuple(Route(path, handlers, listed=False) for path, handlers in Playground().table().items())
+        return tuple(Route(path, handlers, listed=False) for path, handlers in Pages().table().items())
 
     async def _answer(self, exchange: Exchange, route: Route | None, arguments: tuple[str, ...]) -> None:
         path, method = exchange.scope["path"], exchange.scope["method"]

@@ -29,7 +29,7 @@ from penstock.server.door import Door
 from penstock.server.http_protocol import HttpProtocol
 from penstock.server.kv_publishing import KvPublishing
 from penstock.server.meta import Exposition
-from penstock.server.playground.files import Playground
+from penstock.server.pages import Pages
 from penstock.server.settings import ServerSettings, words
 from penstock.server.sites import Sites
 from penstock.server.tcp import buffer_little, find_vanished
@@ -78,7 +78,7 @@ class Host:
         if settings.tls_cert is not None and settings.tls_key is not None:
             tls = read_certificate(settings.tls_cert, settings.tls_key)
         self._sites = Sites(words(settings.allow_host), words(settings.allow_origin))
-        pages = (Playground().opens,) if settings.playground else ()
+        pages = (Pages().opens,) if settings.playground else ()
         door = Door(self._sites, self._keys, *pages)
         self._services = [make(door) for make in (extension or Extension()).services]
         if settings.kv_events is not None:

@@ -117,9 +117,9 @@ class ServerSettings(BaseSettings):
     silent_s: Annotated[float, Field(gt=0, description="Most silence on an HTTP stream.")] = 15.0
     keep_alive_s: Annotated[float, Field(gt=0, description="How long an idle connection is kept.")] = 75.0
     metrics: Annotated[bool, Field(description="Count calls, and show that at /metrics.")] = True
-    playground: Annotated[bool, Field(description="Show a page at / in which the commands can be tried.")] = (
-        True
-    )
+    playground: Annotated[
+        bool, Field(description="Show a page at / in which the commands can be tried, and /docs.")
+    ] = True
     drain_s: Annotated[float, Field(gt=0, description="How long calls may go on after SIGTERM.")] = (
         _CALLS.drain_s
     )

@@ -1,4 +1,4 @@
-"""`GET /asyncapi.json`: the WebSocket as an AsyncAPI 3 document, from what the OpenAPI document is made of."""
+"""`GET /asyncapi.json`: the WebSocket as an AsyncAPI 3 document, made of what the OpenAPI document is."""
 
 from __future__ import annotations
 

@@ -61,11 +61,13 @@ def document(
     paths: dict[str, dict[str, Any]] = {}
     for method, path in routes:
         for place, operation in _operations(method, path, description):
-            paths.setdefault(place, {})[method.lower()] = _operation(operation, needs_key)
+            paths.setdefault(place, {})[method.lower()] = _operation(place, operation, needs_key)
+    used = {tag for item in paths.values() for told in item.values() for tag in told["tags"]}
     return {
         "openapi": "3.1.1",
         "info": {"title": description.name, "version": description.version, "description": _ABOUT},
         **secured,
+        "tags": [{"name": tag, "description": about} for tag, about in _TAGS.items() if tag in used],
         "paths": paths,
         "components": {
             "schemas": {
@@ -82,6 +84,24 @@ def document(
     }
 
 
+_TAGS: Mapping[str, str] = {
+    "commands": "Each command, by its name.",
+    "workflows": "Each workflow, by its name.",
+    "running": "Any of them, named in the body.",
+    "calls": "What runs, and what ran.",
+    "models": "For clients of OpenAI's API.",
+    "runners": "The runners of a gateway.",
+    "server": "The server itself.",
+}
+"""What operations are shown among, in this order."""
+_PARTS: Mapping[str, str] = {
+    "/tasks": "calls",
+    **dict.fromkeys(("/v2/commands/", "/v2/execute", "/v2/workflow", "/predict", "/task"), "running"),
+    "/v1/": "models",
+    "/v2/runners": "runners",
+    "/": "server",
+}
+"""Which of these a path is shown among: that of the first beginning."""
 _KNOWN = {**OPERATIONS, **GATEWAY_OPERATIONS}
 
 
@@ -128,7 +148,11 @@ def _parameters() -> dict[str, Schema]:
     }
 
 
-def _operation(operation: Operation, needs_key: bool) -> dict[str, Any]:
+def _tag_of(path: str) -> str:
+    return next(tag for start, tag in _PARTS.items() if path.startswith(start))
+
+
+def _operation(path: str, operation: Operation, needs_key: bool) -> dict[str, Any]:
     answers: dict[str, Schema] = {"200": _response("It went well.", _contents(operation))}
     for status, codes in operation.all_codes().items():
         answers[str(status)] = _refusal(operation, status, codes)
@@ -136,8 +160,7 @@ def _operation(operation: Operation, needs_key: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
     if operation.about not in ("", operation.summary):
         told["description"] = operation.about
-    if operation.tag:
-        told["tags"] = [operation.tag]
+    told["tags"] = [operation.tag or _tag_of(path)]
     told["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body is not None:
         told["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": ref(operation.body)}}}

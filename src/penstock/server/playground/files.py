@@ -4,46 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from penstock.errors import CallError, ErrorCode
-from penstock.server.exchange import Exchange, Header
+from penstock.server.exchange import Exchange
+from penstock.server.static_files import KINDS, File, answer_file, make_file
 
 ROOT = "/"
 BELOW = "/playground/"
 PAGE = "index.html"
 _STATIC = Path(__file__).parent / "static"
-_KINDS = {
-    ".html": b"text/html; charset=utf-8",
-    ".css": b"text/css; charset=utf-8",
-    ".js": b"text/javascript; charset=utf-8",
-    ".svg": b"image/svg+xml",
-}
 # Nothing from elsewhere, no script in the page itself, no text made an element, and nobody frames it.
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
     b"trusted-types 'none'"
 )
-_ALWAYS: tuple[Header, ...] = (
-    (b"cache-control", b"no-cache"),  # kept, and asked for again: modules of two versions would not fit
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"content-security-policy", _POLICY),
-)
-
-
-class File(NamedTuple):
-    """What is answered."""
-
-    kind: Header
-    headers: tuple[Header, ...]
-    etag: bytes
-    body: bytes
 
 
 class Playground:
@@ -73,7 +49,7 @@ class Playground:
         """
         if not wants_page(exchange.headers):
             raise CallError(f"there is nothing at {ROOT!r}", ErrorCode.NOT_FOUND)
-        await _answer(exchange, self._files[PAGE])
+        await answer_file(exchange, self._files[PAGE])
 
     async def file(self, exchange: Exchange, name: str) -> None:
         """`GET /playground/{file}`.
@@ -84,7 +60,7 @@ class Playground:
         found = self._files.get(name)
         if found is None:
             raise CallError(f"the playground has no file {name[:100]!r}", ErrorCode.NOT_FOUND)
-        await _answer(exchange, found)
+        await answer_file(exchange, found)
 
 
 def wants_page(headers: Mapping[bytes, bytes]) -> bool:
@@ -96,22 +72,7 @@ def wants_page(headers: Mapping[bytes, bytes]) -> bool:
 def read_files() -> Mapping[str, File]:
     """Return the files by the names under which they are asked for."""
     return {
-        path.relative_to(_STATIC).as_posix(): _file(path.read_bytes(), _KINDS[path.suffix])
+        path.relative_to(_STATIC).as_posix(): make_file(path.read_bytes(), KINDS[path.suffix], _POLICY)
         for path in sorted(_STATIC.rglob("*"))
         if path.is_file()
     }
-
-
-def _file(body: bytes, kind: bytes) -> File:
-    etag = b'"' + sha256(body).hexdigest()[:32].encode() + b'"'
-    headers = ((b"etag", etag), (b"vary", b"accept"), *_ALWAYS)
-    return File((b"content-type", kind), headers, etag, body)
-
-
-async def _answer(exchange: Exchange, file: File) -> None:
-    known = exchange.headers.get(b"if-none-match", b"")
-    if file.etag in known:
-        await exchange.start(304, file.headers)
-        await exchange.outlet.write(b"", more=False)
-    else:
-        await exchange.reply(200, file.body, file.headers, file.kind)
