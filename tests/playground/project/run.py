@@ -50,10 +50,10 @@ async def go(times: int = 1):
 
 
 @rt.streaming_command("tokens")
-async def tokens(n: Annotated[int, Field(ge=1)] = 10000):
-    """Stream so many tokens, as fast as they are taken."""
+async def tokens(n: Annotated[int, Field(ge=1)] = 10000, line: Annotated[int, Field(ge=1)] = 40):
+    """Stream so many tokens, as fast as they are taken, of which so many are a line."""
     for number in range(n):
-        yield {"chunk": f"token{number}{chr(10) if number % 40 == 39 else ' '}"}
+        yield {"chunk": f"token{number}{chr(10) if number % line == line - 1 else ' '}"}
         if number % 50 == 0:
             await asyncio.sleep(0)
 
