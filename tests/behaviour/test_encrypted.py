@@ -31,7 +31,11 @@ from penstock.server.host import Host
 from penstock.server.settings import ServerSettings
 from penstock.testing.zoo import model_zoo
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    # Python 3.10 says this of TLS connections that the other side has closed.
+    pytest.mark.filterwarnings("ignore:unclosed transport <asyncio.sslproto:ResourceWarning"),
+]
 
 LOOPS = [("asyncio", {}), ("asyncio", {"use_uvloop": True})]
 MEGABYTE = 1_000_000
