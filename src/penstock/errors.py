@@ -103,7 +103,13 @@ FAULTS: Mapping[ErrorCode, Fault] = MappingProxyType(
 
 
 class PenstockError(Exception):
-    """Base of every error penstock raises."""
+    """Base of every error penstock raises.
+
+    Attributes:
+        correlation_id: `X-Request-Id` of the request that a client made in vain; a server logs it too.
+    """
+
+    correlation_id: str | None = None
 
 
 class AuthoringError(PenstockError):
@@ -179,9 +185,14 @@ class ReplayTruncated(CallError):
 
 
 class ConnectionFailed(CallError):
-    """No server answered, or it went away before it answered."""
+    """No server answered, or it went away before it answered; ``sent`` says whether it may have got the
+    request."""
 
     code = ErrorCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class CallCancelled(PenstockError):

@@ -21,6 +21,7 @@ from penstock import CallError, Runtime
 from penstock.calls.clock import Clock
 from penstock.calls.tasks import TaskOwner
 from penstock.client import AsyncClient, AsyncStream
+from penstock.client.backoff import ONCE
 from penstock.errors import ConnectionFailed, StreamTruncated
 from penstock.protocol.dispatch import LOCAL, Caller
 from penstock.protocol.messages import CancelReason, Frame, Start
@@ -85,11 +86,11 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def client_of(form: Any, address: Address) -> AsyncClient:
     host, port = address[:2]
     if form == "websocket":
-        return AsyncClient(f"ws://{host}:{port}")
-    return AsyncClient(f"http://{host}:{port}", form=form)
+        return AsyncClient(f"ws://{host}:{port}", retry=ONCE)
+    return AsyncClient(f"http://{host}:{port}", form=form, retry=ONCE)
 
 
-async def read_until_cut(stream: AsyncStream) -> tuple[list[Frame], bool]:
+async def read_until_cut(stream: AsyncStream[Any]) -> tuple[list[Frame], bool]:
     """Return the frames that came, and whether they were all."""
     frames = []
     try:

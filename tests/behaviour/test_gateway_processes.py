@@ -9,6 +9,7 @@ import socket
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -17,6 +18,7 @@ from behaviour.processes import START_S, process
 from behaviour.promises import promise
 from penstock.calls.tasks import TaskOwner
 from penstock.client import AsyncClient, AsyncStream
+from penstock.client.backoff import ONCE
 from penstock.errors import CallCancelled, CallError, ConnectionFailed, ErrorCode, PenstockError
 
 pytestmark = [
@@ -87,7 +89,7 @@ class Caller:
         number = 0
         while not self.stopping:
             number += 1
-            async with AsyncClient(self._url) as client:
+            async with AsyncClient(self._url, retry=ONCE) as client:
                 await self._call(client, f"{self._name}-{number}")
 
     async def _call(self, client: AsyncClient, task_id: str) -> None:
@@ -109,7 +111,7 @@ class Caller:
             assert items == list(range(ITEMS))
             self.whole.append(request_id)
 
-    async def _read(self, stream: AsyncStream, items: list[int]) -> str | None:
+    async def _read(self, stream: AsyncStream[Any], items: list[int]) -> str | None:
         """Read what there is; return how the call ended, None while that is not known."""
         try:
             async with stream:

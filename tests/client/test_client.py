@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 
 import anyio
@@ -239,16 +240,53 @@ async def test_leaving_a_stream_that_continues_leaves_the_call_running(client: A
 
 async def test_a_stream_is_used_within_its_block_and_once(client: AsyncClient) -> None:
     stream = client.stream("tick", n=3)
-    with pytest.raises(LocalProtocolError, match="async with"):
-        await stream.__anext__()
-    with pytest.raises(LocalProtocolError, match="async with"):
-        await stream.cancel()
+    for ask in (stream.cancel, stream.end_input):
+        with pytest.raises(LocalProtocolError, match="async with"):
+            await ask()
     async with stream:
         await stream.__anext__()
         with pytest.raises(LocalProtocolError, match="entered once"):
             await stream.__aenter__()
     with pytest.raises(LocalProtocolError, match="async with"):
         await stream.__anext__()
+
+
+async def test_a_stream_that_is_read_without_a_block_is_opened_by_that(client: AsyncClient) -> None:
+    assert [item["n"] async for item in client.stream("tick", n=3)] == [0, 1, 2]
+    assert [frame.seq async for frame in client.stream("tick", n=1).frames()] == [0, 1, 2]
+    await client.run("tick", n=2, task_id="mine")
+    assert [frame.seq async for frame in client.resume("mine", after=0).frames()] == [1, 2, 3]
+
+
+async def test_a_stream_that_is_forgotten_is_left(client: AsyncClient, seen: SimpleNamespace) -> None:
+    async for _ in client.stream("hang"):
+        break
+    gc.collect()
+    with anyio.fail_after(5):
+        await seen.stopped.wait()
+
+
+async def test_the_correlation_id_is_told_by_streams_and_errors(client: AsyncClient) -> None:
+    assert len(client.stream("tick", n=1).correlation_id) == 32
+    async with client.stream("fail", correlation_id="trace-1") as stream:
+        assert stream.correlation_id == "trace-1"
+        with pytest.raises(CallError) as of_stream:
+            await stream.__anext__()
+    with pytest.raises(CallError) as of_run:
+        await client.run("nope", correlation_id="trace-2")
+    with pytest.raises(CallError) as of_opening:
+        await client.stream("nope", correlation_id="trace-3").__aenter__()
+    errors = (of_stream.value, of_run.value, of_opening.value)
+    assert [error.correlation_id for error in errors] == ["trace-1", "trace-2", "trace-3"]
+
+
+async def test_a_client_that_was_closed_runs_nothing(app: App, url: str) -> None:
+    for target in (url, url.replace("http", "ws")):
+        client = AsyncClient(target)
+        await client.aclose()
+        for ask in (client.run("echo"), client.stream("echo").__aenter__()):
+            with pytest.raises(CallError, match="was closed"):
+                await ask
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from penstock.client import AsyncClient
-from penstock.errors import PenstockError, RemoteProtocolError, StreamTruncated
+from penstock.errors import CallError, ErrorCode, PenstockError, RemoteProtocolError, StreamTruncated
 from penstock.protocol.call import Ending, State
 from penstock.protocol.dispatch import Batch, Dispatcher
 
@@ -37,6 +37,9 @@ class Told:
 
     async def open(self, *_: object) -> Told:
         return self
+
+    def find(self, *_: object) -> Told:
+        raise CallError("no task t", ErrorCode.NOT_FOUND)
 
     @asynccontextmanager
     async def reader(self, after: int = -1) -> AsyncIterator[AsyncIterator[Batch]]:

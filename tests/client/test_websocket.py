@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from client.conftest import WAIT_S, project, served
 from penstock.client import AsyncClient
+from penstock.client.backoff import ONCE
 from penstock.client.inbox import MAX_WAITING
 from penstock.client.websocket import WebSocketTransport
 from penstock.errors import (
@@ -264,9 +265,7 @@ async def test_a_slow_reader_can_leave(client: AsyncClient, app: App, moved: boo
 # -- connections that break --------------------------------------------------------------------------
 
 
-async def test_a_dropped_socket_truncates_its_streams_and_they_can_be_resumed(
-    url: str, client: AsyncClient
-) -> None:
+async def test_the_streams_of_a_dropped_socket_are_read_on(client: AsyncClient) -> None:
     one = client.stream("wait", task_id="one", on_disconnect="continue")
     two = client.stream("wait", task_id="two", on_disconnect="continue")
     async with one, two:
@@ -274,14 +273,36 @@ async def test_a_dropped_socket_truncates_its_streams_and_they_can_be_resumed(
         (socket,) = transport(client)._sockets
         socket._wire._connection.transport.abort()
         for stream in (one, two):
-            with pytest.raises(StreamTruncated, match="broke within the stream"):
+            assert await client.cancel(stream.task_id) == "cancelled"
+            with pytest.raises(CallCancelled):
                 await stream.__anext__()
     assert await client.run("echo", text="a") == {"text": "a"}  # on a new socket
-    async with client.resume("one", after=one.last_seq) as rest:
-        await client.cancel("one")
-        with pytest.raises(CallCancelled):
-            await rest.__anext__()
-    await client.cancel("two")
+
+
+async def test_a_dropped_socket_truncates_its_streams_and_they_can_be_resumed(url: str) -> None:
+    async with AsyncClient(url, retry=ONCE) as client:
+        async with client.stream("wait", task_id="one", on_disconnect="continue") as stream:
+            assert await stream.__anext__() == 1
+            (socket,) = transport(client)._sockets
+            socket._wire._connection.transport.abort()
+            for _ in range(2):
+                with pytest.raises(StreamTruncated, match="broke within the stream"):
+                    await stream.__anext__()
+        async with client.resume("one", after=stream.last_seq) as rest:
+            await client.cancel("one")
+            with pytest.raises(CallCancelled):
+                await rest.__anext__()
+
+
+async def test_a_stream_whose_items_may_be_lost_is_not_read_on(client: AsyncClient) -> None:
+    stream = client.stream("upper", words=["a"], more_input=True, on_disconnect={"grace_s": 5})
+    async with stream:
+        assert await stream.__anext__() == "A"
+        (socket,) = transport(client)._sockets
+        socket._wire._connection.transport.abort()
+        with pytest.raises(StreamTruncated):
+            await stream.__anext__()
+    await client.cancel(stream.task_id)
 
 
 async def test_a_dropped_socket_fails_what_waits_for_an_answer(client: AsyncClient) -> None:
@@ -347,7 +368,7 @@ async def scripted(script: Script) -> AsyncIterator[AsyncClient]:
 
     async with serve(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with AsyncClient(f"ws://127.0.0.1:{port}", max_frame=10_000) as client:
+        async with AsyncClient(f"ws://127.0.0.1:{port}", max_frame=10_000, retry=ONCE) as client:
             with anyio.fail_after(WAIT_S):
                 yield client
 

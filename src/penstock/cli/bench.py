@@ -50,12 +50,13 @@ def bench(
     from penstock.cli.load_report import as_json, as_text
     from penstock.cli.serving import run_loop
     from penstock.client import AsyncClient
+    from penstock.client.backoff import ONCE
     from penstock.errors import CallError, ConnectionFailed, PenstockError
 
     if requests is None and seconds is None:
         seconds = SECONDS
     try:
-        client = AsyncClient(url, tls=tls, timeout_s=timeout)
+        client = AsyncClient(url, tls=tls, timeout_s=timeout, retry=ONCE)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
     load = Load(client, Plan(name, given, concurrency, requests, seconds))

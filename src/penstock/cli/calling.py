@@ -17,6 +17,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.cli.exits import Exit
 from penstock.cli.output import TextOutput, print_answer, print_frame
 from penstock.client import AsyncClient
+from penstock.client.backoff import ONCE
 from penstock.client.outcome import failure_of
 from penstock.client.stream import AsyncStream
 from penstock.errors import CallCancelled, PenstockError
@@ -49,7 +50,7 @@ class Calling:
         route: Mapping[str, Any] | None,
         tls: ssl.SSLContext | None,
     ) -> None:
-        self._client = AsyncClient(url, tls=tls)
+        self._client = AsyncClient(url, tls=tls, retry=ONCE)
         self._command = command
         self._inputs = inputs
         self._task_id = task_id or f"call-{secrets.token_hex(8)}"
@@ -108,7 +109,7 @@ class Calling:
             work.cancel()
 
 
-async def _print_items(stream: AsyncStream) -> None:
+async def _print_items(stream: AsyncStream[Any]) -> None:
     output = TextOutput()
     try:
         async for item in stream:
@@ -117,7 +118,7 @@ async def _print_items(stream: AsyncStream) -> None:
         output.end_line()
 
 
-async def _print_frames(stream: AsyncStream) -> None:
+async def _print_frames(stream: AsyncStream[Any]) -> None:
     async for frame in stream.frames():
         print_frame(frame)
         if (failure := failure_of(frame)) is not None:

@@ -33,10 +33,11 @@ def chat(
 
     from penstock.cli.chatting import Chatting
     from penstock.client import AsyncClient
+    from penstock.client.backoff import ONCE
     from penstock.errors import CallError, ConnectionFailed, PenstockError
 
     try:
-        client = AsyncClient(url, tls=tls, timeout_s=timeout)
+        client = AsyncClient(url, tls=tls, timeout_s=timeout, retry=ONCE)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
     try:

@@ -1,7 +1,9 @@
 """Clients of penstock, over HTTP, over WebSocket and in process."""
 
+from penstock.client.backoff import Retry
 from penstock.client.client import AsyncClient
+from penstock.client.request import CallOptions
 from penstock.client.stream import AsyncStream
 from penstock.client.transport import ServerHealth, Task
 
-__all__ = ["AsyncClient", "AsyncStream", "ServerHealth", "Task"]
+__all__ = ["AsyncClient", "AsyncStream", "CallOptions", "Retry", "ServerHealth", "Task"]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import ssl
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import httpx
 
-from penstock.client.http import HttpTransport, StreamForm
-from penstock.client.local import LocalTransport
+from penstock.client.backoff import Backoff, Retry, safe_to_repeat
+from penstock.client.http import SILENCE_S, StreamForm
 from penstock.client.outcome import answer_of
-from penstock.client.request import encode_input, join_input, read_route
-from penstock.client.stream import AsyncStream
-from penstock.client.transport import ServerHealth, Task, Transport
+from penstock.client.pacing import sleep
+from penstock.client.reaching import reach
+from penstock.client.request import Defaults, join_input, start_of
+from penstock.client.stream import AsyncSource, AsyncStream
+from penstock.client.transport import Asked, ServerHealth, Task, Transport
+from penstock.errors import CallError, PenstockError
 from penstock.protocol.codec import MAX_FRAME
 from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher
-from penstock.protocol.messages import OnDisconnect, Route, Start
+from penstock.protocol.messages import Frame, Route, Start
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -30,13 +34,16 @@ class AsyncClient:
             answer = await client.run("predict", prompt="A fox")
 
     Args:
-        target: A server's URL, or a dispatcher in this process (it stays the caller's to close).  Under a
-            ``ws://`` or ``wss://`` URL all calls share a WebSocket, and its host answers other questions
-            over HTTP.
+        target: A server's URL, or a dispatcher such as an ``App``.  Under a ``ws://`` or ``wss://`` URL all
+            calls share a WebSocket, and its host answers other questions over HTTP.
         api_key: This caller's key, where the server needs one; by default what ``PENSTOCK_API_KEY`` says.
         timeout_s: Total budget of each call that names no other, in seconds.
+        on_disconnect: What becomes of each call that says nothing of it when its reader leaves; see ``run``.
+        retry: Bounds of trying again.  A stream is read on where its connection dropped; a request is sent
+            again only where it cannot run twice.
         form: How streams travel over HTTP.
-        silence_s: Seconds a stream over HTTP may be silent before it is given up; None: for ever.
+        silence_s: Seconds a stream over HTTP may be silent before its connection counts as broken; None: for
+            ever.
         max_frame: Largest frame or answer that is taken over a network, in bytes.
         tls: What a server's certificate is judged by, such as
             ``ssl.create_default_context(cafile="ca.pem")``; by default those that the machine trusts.
@@ -53,34 +60,19 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_s: float | None = None,
+        on_disconnect: object = None,
+        retry: Retry | None = None,
         form: StreamForm = "ndjson",
-        silence_s: float | None = None,
+        silence_s: float | None = SILENCE_S,
         max_frame: int = MAX_FRAME,
         tls: ssl.SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._timeout_s = timeout_s
-        self._transport: Transport
-        api_key = os.environ.get("PENSTOCK_API_KEY") if api_key is None else api_key
-        if isinstance(target, str) and target.startswith(("ws:", "wss:")):
-            # Loaded where it is used: it takes as long as the rest of this module.
-            from penstock.client.websocket import WebSocketTransport
-
-            self._transport = WebSocketTransport(
-                target, api_key=api_key, max_frame=max_frame, tls=tls, http=http
-            )
-        elif isinstance(target, str):
-            self._transport = HttpTransport(
-                target,
-                api_key=api_key,
-                form=form,
-                silence_s=silence_s,
-                max_frame=max_frame,
-                tls=tls,
-                http=http,
-            )
-        else:
-            self._transport = LocalTransport(target)
+        self._defaults = Defaults(timeout_s, on_disconnect)
+        self._retry = retry or Retry()
+        self._transport: Transport = reach(
+            target, api_key=api_key, form=form, silence_s=silence_s, max_frame=max_frame, tls=tls, http=http
+        )
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -106,6 +98,7 @@ class AsyncClient:
         route: Route | Mapping[str, Any] | None = None,
         output_config: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
+        idempotency_key: str | None = None,
         **named: Any,
     ) -> Any:
         """Run a command; return its answer, of a streaming command the last item.
@@ -123,7 +116,9 @@ class AsyncClient:
             route: Which runner of a gateway it is for: ``{"labels": {...}}`` that it has, ``{"sticky": key}``
                 the same one as others of that key, or both; elsewhere it means nothing.
             output_config: Passed to the command as it is.
-            correlation_id: `X-Request-Id`; invented if absent.
+            correlation_id: `X-Request-Id`, which the server logs; invented if absent.
+            idempotency_key: The same request under the same key runs once, so that it can be sent again; over
+                HTTP only.
             **named: More input.
 
         Raises:
@@ -132,17 +127,17 @@ class AsyncClient:
             CallCancelled: The call was cancelled.
             RemoteProtocolError: The answer is not penstock's.
         """
-        start = self._start(
-            command,
+        start = start_of(
+            self._defaults,
             join_input(input, named),
-            is_stream=False,
+            command=command,
             task_id=task_id,
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
             route=route,
-            output_config=output_config,
+            output_config=output_config or {},
         )
-        return await self._answer(start, correlation_id)
+        return await self._answer(start, correlation_id, idempotency_key)
 
     def stream(
         self,
@@ -158,8 +153,9 @@ class AsyncClient:
         notes: bool = False,
         more_input: bool = False,
         correlation_id: str | None = None,
+        idempotency_key: str | None = None,
         **named: Any,
-    ) -> AsyncStream:
+    ) -> AsyncStream[Any]:
         """Return a command's stream, to be used as ``async with ... as stream: async for item in stream``.
 
         Args:
@@ -172,27 +168,29 @@ class AsyncClient:
             output_config: Passed to the command as it is.
             notes: Whether ``stream.frames()`` shows the place in the queue and progress, too.
             more_input: Whether ``stream.send`` gives more items to a command that takes a stream, until
-                ``stream.end_input``; in process and over WebSocket.
+                ``stream.end_input``; in process and over WebSocket.  Such a stream is not read on by itself.
             correlation_id: `X-Request-Id`; invented if absent.
+            idempotency_key: The same request under the same key runs once; over HTTP only.
             **named: More input.
 
         Raises:
             CallError: ``invalid_argument``: the request cannot be written.  What entering and iterating
                 raise is told at ``AsyncStream``.
         """
-        start = self._start(
-            command,
+        start = start_of(
+            self._defaults,
             join_input(input, named),
+            command=command,
             is_stream=True,
-            task_id=task_id,
+            task_id=task_id or _own_name(idempotency_key),
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
             route=route,
-            output_config=output_config,
+            output_config=output_config or {},
             notes=notes,
             more_input=more_input,
         )
-        return self._stream(start, correlation_id)
+        return self._stream(start, correlation_id, idempotency_key, own_name=task_id is None)
 
     def workflow(
         self,
@@ -204,8 +202,10 @@ class AsyncClient:
         timeout_s: float | None = None,
         on_disconnect: object = None,
         route: Route | Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        idempotency_key: str | None = None,
         **named: Any,
-    ) -> AsyncStream:
+    ) -> AsyncStream[Any]:
         """Return a workflow's stream: the items of its steps, then its output.
 
         ``frames()`` tells by ``step`` which step an item is of; for the other arguments see ``run``.
@@ -213,17 +213,17 @@ class AsyncClient:
         Raises:
             CallError: ``invalid_argument``: the request cannot be written.
         """
-        start = self._start(
-            "",
+        start = start_of(
+            self._defaults,
             join_input(input, named),
             workflow_id=workflow_id,
             is_stream=True,
-            task_id=task_id,
+            task_id=task_id or _own_name(idempotency_key),
             timeout_s=timeout_s,
             on_disconnect=on_disconnect,
             route=route,
         )
-        return self._stream(start)
+        return self._stream(start, correlation_id, idempotency_key, own_name=task_id is None)
 
     async def run_workflow(
         self,
@@ -235,11 +235,13 @@ class AsyncClient:
         timeout_s: float | None = None,
         on_disconnect: object = None,
         route: Route | Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        idempotency_key: str | None = None,
         **named: Any,
     ) -> Any:
         """Run a workflow; return its output.  Arguments and errors as for ``run``."""
-        start = self._start(
-            "",
+        start = start_of(
+            self._defaults,
             join_input(input, named),
             workflow_id=workflow_id,
             is_stream=False,
@@ -248,15 +250,15 @@ class AsyncClient:
             on_disconnect=on_disconnect,
             route=route,
         )
-        return await self._answer(start)
+        return await self._answer(start, correlation_id, idempotency_key)
 
-    def resume(self, task_id: str, after: int = -1) -> AsyncStream:
+    def resume(self, task_id: str, after: int = -1) -> AsyncStream[Any]:
         """Return the stream of a call that was opened before, from behind frame number ``after`` on.
 
         Entering it raises ``not_found`` (unknown, forgotten, or another key's) or ``ReplayTruncated``.
         """
-        transport = self._transport
-        return AsyncStream(transport, lambda: transport.resume(task_id, after), task_id=task_id, after=after)
+        source = AsyncSource(self._transport, self._retry, None, self.cancel, secrets.token_hex(16))
+        return AsyncStream(source, task_id=task_id, after=after)
 
     async def cancel(self, task_id: str) -> CancelOutcome:
         """Cancel a call by its task id or request id; return ``"cancelled"`` or ``"already_finished"``.
@@ -264,7 +266,7 @@ class AsyncClient:
         Raises:
             CallError: ``not_found``.
         """
-        return await self._transport.cancel(task_id)
+        return await self._repeated(lambda: self._transport.cancel(task_id))
 
     async def task(self, task_id: str) -> Task:
         """Return what is known of a call.
@@ -272,54 +274,63 @@ class AsyncClient:
         Raises:
             CallError: ``not_found``.
         """
-        return await self._transport.task(task_id)
+        return await self._repeated(lambda: self._transport.task(task_id))
 
     async def tasks(self) -> list[Task]:
         """Return what is known of this caller's calls, oldest first."""
-        return await self._transport.tasks()
+        return await self._repeated(self._transport.tasks)
 
     # -- the server ----------------------------------------------------------------------------------
 
     async def commands(self) -> Mapping[str, CommandDescription]:
         """Return what can be called, with schemas."""
-        return await self._transport.commands()
+        return await self._repeated(self._transport.commands)
 
     async def health(self) -> ServerHealth:
         """Return how the server is, also while it starts or drains."""
         return await self._transport.health()
 
-    async def _answer(self, start: Start, correlation_id: str | None = None) -> Any:
-        return answer_of(await self._transport.run(start, correlation_id or secrets.token_hex(16)))
+    # -- inside --------------------------------------------------------------------------------------
 
-    def _stream(self, start: Start, correlation_id: str | None = None) -> AsyncStream:
-        transport, correlation = self._transport, correlation_id or secrets.token_hex(16)
-        return AsyncStream(transport, lambda: transport.open(start, correlation), task_id=start.task_id)
+    async def _answer(self, start: Start, correlation_id: str | None, idempotency_key: str | None) -> Any:
+        asked = Asked(start, correlation_id or secrets.token_hex(16), idempotency_key)
+        run: Callable[[], Awaitable[Frame]] = lambda: self._transport.run(asked)  # noqa: E731
+        try:
+            return answer_of(await self._repeated(run, idempotent=idempotency_key is not None))
+        except PenstockError as error:
+            error.correlation_id = asked.correlation_id
+            raise
 
-    def _start(
-        self,
-        command: str,
-        input: Mapping[str, Any],
-        *,
-        is_stream: bool,
-        task_id: str | None,
-        timeout_s: float | None,
-        on_disconnect: object,
-        route: Route | Mapping[str, Any] | None,
-        output_config: Mapping[str, Any] | None = None,
-        notes: bool = False,
-        more_input: bool = False,
-        workflow_id: str | None = None,
-    ) -> Start:
-        return Start(
-            command=command,
-            workflow_id=workflow_id,
-            input=encode_input(input),
-            task_id=task_id,
-            output_config=output_config or {},
-            is_stream=is_stream,
-            notes=notes,
-            on_disconnect=None if on_disconnect is None else OnDisconnect.parse(on_disconnect),
-            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-            more_input=more_input,
-            route=read_route(route),
+    def _stream(
+        self, start: Start, correlation_id: str | None, idempotency_key: str | None, *, own_name: bool
+    ) -> AsyncStream[Any]:
+        asked = Asked(start, correlation_id or secrets.token_hex(16), idempotency_key)
+        transport = self._transport
+        source = AsyncSource(
+            transport,
+            self._retry,
+            lambda: transport.open(asked),
+            self.cancel,
+            asked.correlation_id,
+            idempotent=idempotency_key is not None,
+            own_name=own_name,
+            resumable=not start.more_input,
         )
+        return AsyncStream(source, task_id=start.task_id)
+
+    async def _repeated(self, work: Callable[[], Awaitable[T]], *, idempotent: bool = True) -> T:
+        backoff = Backoff(self._retry)
+        while True:
+            try:
+                return await work()
+            except CallError as error:
+                safe = safe_to_repeat(error, idempotent=idempotent)
+                if (pause_s := backoff.pause(error) if safe else None) is None:
+                    raise
+            await sleep(pause_s)
+
+
+def _own_name(idempotency_key: str | None) -> str | None:
+    """Return a name that nobody else gives a call, so that it is found again before the server has said
+    anything.  Not so under a key: the same request must have the same body each time, or it is a conflict."""
+    return secrets.token_hex(16) if idempotency_key is None else None

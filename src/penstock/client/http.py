@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
@@ -12,17 +13,17 @@ import msgspec
 
 from penstock.client.http_reply import HttpReply, describe, distrusted, foreign, read_body, refusal
 from penstock.client.request import fields_of
-from penstock.client.transport import Reply, ServerHealth, Task
+from penstock.client.transport import Asked, Reply, ServerHealth, Task, closed
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, MAX_FRAME, NDJSON_TYPE, SSE_TYPE
 from penstock.protocol.dispatch import CancelOutcome, CommandDescription
-from penstock.protocol.messages import Frame, Start, decode_frame
+from penstock.protocol.messages import Frame, decode_frame
 
 StreamForm = Literal["ndjson", "sse"]
 
 CONNECT_S = 10.0
 SHORT_S = 30.0  # for a question that no model has to answer
-MARGIN_S = 10.0  # beyond the call's own budget, in which the server tells that it was used up
+SILENCE_S = 45.0  # without even a sign of life, which servers give after 15 s
 
 _TYPES: Mapping[StreamForm, str] = {"ndjson": NDJSON_TYPE, "sse": SSE_TYPE}
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
@@ -49,8 +50,8 @@ class HttpTransport:
         url: Where it is, such as ``http://127.0.0.1:8000``.
         api_key: Sent as a bearer token.
         form: How streams travel.
-        silence_s: Seconds a stream may be silent before it is given up; None: for ever.  Servers send a
-            keep-alive after 15 s.
+        silence_s: Seconds a stream may be silent before its connection counts as broken; None: for ever.
+            Servers give a sign of life after 15 s.
         max_frame: Largest frame or answer that is taken, in bytes.
         tls: What the server's certificate is judged by; None is by those that the machine trusts.
         http: An httpx client to use instead of an own one, for proxies or tests; closing this transport does
@@ -66,7 +67,7 @@ class HttpTransport:
         *,
         api_key: str | None = None,
         form: StreamForm = "ndjson",
-        silence_s: float | None = None,
+        silence_s: float | None = SILENCE_S,
         max_frame: int = MAX_FRAME,
         tls: ssl.SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
@@ -79,12 +80,12 @@ class HttpTransport:
         self._silence_s = silence_s
         self._max_frame = max_frame
         self._owned = http is None
+        self._closed = False
         self._http = http or _client(self._url, tls)
 
-    async def run(self, start: Start, correlation_id: str) -> Frame:
+    async def run(self, asked: Asked) -> Frame:
         """See ``Transport.run``."""
-        patience = None if start.timeout_s is None else start.timeout_s + MARGIN_S
-        response = await self._execute(start, JSON_TYPE, correlation_id, patience)
+        response = await self._execute(asked, JSON_TYPE, asked.patience_s)
         body = await read_body(response, self._max_frame)
         if response.status_code not in (200, 499):
             raise refusal(response, body)
@@ -93,23 +94,27 @@ class HttpTransport:
         except CallError as error:
             raise foreign(response, body) from error
 
-    async def open(self, start: Start, correlation_id: str) -> Reply:
+    async def open(self, asked: Asked) -> Reply:
         """See ``Transport.open``."""
-        if start.more_input:
+        if asked.start.more_input:
             raise CallError(
                 f"input streams do not travel over HTTP; give the client the server's WebSocket URL, "
                 f"such as {self._url.replace('http', 'ws', 1)}",
                 ErrorCode.NOT_IMPLEMENTED,
             )
-        return await self._reply(
-            await self._execute(start, self._stream_type, correlation_id, self._silence_s)
-        )
+        return await self._reply(await self._execute(asked, self._stream_type, self._silence_s))
 
-    async def resume(self, task_id: str, after: int) -> Reply:
+    async def resume(self, call_id: str, after: int, correlation_id: str) -> Reply:
         """See ``Transport.resume``."""
-        path = f"{_path(task_id)}/events?after={after}"
+        path = f"{_path(call_id)}/events?after={after}"
         return await self._reply(
-            await self._send("GET", path, accept=self._stream_type, read_s=self._silence_s)
+            await self._send(
+                "GET",
+                path,
+                accept=self._stream_type,
+                read_s=self._silence_s,
+                headers={"x-request-id": correlation_id},
+            )
         )
 
     async def cancel(self, task_id: str) -> CancelOutcome:
@@ -134,21 +139,23 @@ class HttpTransport:
 
     async def aclose(self) -> None:
         """See ``Transport.aclose``."""
+        self._closed = True
         if self._owned:
             await self._http.aclose()
 
     # -- inside --------------------------------------------------------------------------------------
 
-    async def _execute(
-        self, start: Start, accept: str, correlation_id: str, read_s: float | None
-    ) -> httpx.Response:
+    async def _execute(self, asked: Asked, accept: str, read_s: float | None) -> httpx.Response:
+        headers = {"content-type": JSON_TYPE, "x-request-id": asked.correlation_id}
+        if asked.idempotency_key is not None:
+            headers["idempotency-key"] = asked.idempotency_key
         return await self._send(
             "POST",
-            "/v2/execute" if start.workflow_id is None else "/v2/workflow",
+            "/v2/execute" if asked.start.workflow_id is None else "/v2/workflow",
             accept=accept,
             read_s=read_s,
-            body=msgspec.json.encode(fields_of(start)),
-            correlation_id=correlation_id,
+            body=msgspec.json.encode(fields_of(asked.start)),
+            headers=headers,
         )
 
     async def _ask(self, method: str, path: str, kind: type[T], *, also: int = 200) -> T:
@@ -179,17 +186,17 @@ class HttpTransport:
         accept: str,
         read_s: float | None,
         body: bytes | None = None,
-        correlation_id: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> httpx.Response:
         """Send a request; return the response with its body unread."""
-        headers = {**self._headers, "accept": accept}
-        if correlation_id is not None:
-            headers["x-request-id"] = correlation_id
-        if body is not None:
-            headers["content-type"] = JSON_TYPE
-        timeout = httpx.Timeout(read_s, connect=CONNECT_S, write=SHORT_S, pool=None)
+        if self._closed:
+            raise closed()
         request = self._http.build_request(
-            method, self._url + path, content=body, headers=headers, timeout=timeout
+            method,
+            self._url + path,
+            content=body,
+            headers={**self._headers, "accept": accept, **headers},
+            timeout=httpx.Timeout(read_s, connect=CONNECT_S, write=SHORT_S, pool=None),
         )
         try:
             return await self._http.send(request, stream=True, follow_redirects=False)
@@ -204,7 +211,8 @@ class HttpTransport:
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             return ConnectionFailed(
                 f"no server answers at {self._url} ({describe(error)}): "
-                "start one with `penstock run PROJECT`, or check the address"
+                "start one with `penstock run PROJECT`, or check the address",
+                sent=False,
             )
         if isinstance(error, httpx.TimeoutException):
             return ConnectionFailed(f"{self._url} did not answer in time ({describe(error)})")

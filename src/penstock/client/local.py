@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from penstock.client.transport import Reply, ServerHealth, Task
+from penstock.client.request import no_key
+from penstock.client.transport import Asked, Reply, ServerHealth, Task
 from penstock.errors import StreamTruncated
 from penstock.protocol.dispatch import (
     LOCAL,
@@ -19,7 +20,7 @@ from penstock.protocol.dispatch import (
     LiveCall,
     TaskRecord,
 )
-from penstock.protocol.messages import CancelReason, Frame, Start, decode_frame
+from penstock.protocol.messages import CancelReason, Frame, decode_frame
 
 
 class LocalReply:
@@ -63,24 +64,22 @@ class LocalTransport:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    async def run(self, start: Start, correlation_id: str) -> Frame:
+    async def run(self, asked: Asked) -> Frame:
         """See ``Transport.run``."""
-        live = await self._dispatcher.open(start, Caller(admin=True, correlation_id=correlation_id))
+        live = await self._open(asked)
         async with live.reader() as reader:
             async for batch in reader:
                 if batch.ending is not None:
                     return decode_frame(batch.lines[-1])
         raise StreamTruncated(f"the reader of {live.task_id} was closed before the call ended")
 
-    async def open(self, start: Start, correlation_id: str) -> Reply:
+    async def open(self, asked: Asked) -> Reply:
         """See ``Transport.open``."""
-        return await LocalReply.attach(
-            await self._dispatcher.open(start, Caller(admin=True, correlation_id=correlation_id))
-        )
+        return await LocalReply.attach(await self._open(asked))
 
-    async def resume(self, task_id: str, after: int) -> Reply:
+    async def resume(self, call_id: str, after: int, correlation_id: str) -> Reply:
         """See ``Transport.resume``."""
-        return await LocalReply.attach(self._dispatcher.find(task_id, LOCAL), after)
+        return await LocalReply.attach(self._dispatcher.find(call_id, LOCAL), after)
 
     async def cancel(self, task_id: str) -> CancelOutcome:
         """See ``Transport.cancel``."""
@@ -104,6 +103,13 @@ class LocalTransport:
 
     async def aclose(self) -> None:
         """See ``Transport.aclose``."""
+
+    async def _open(self, asked: Asked) -> LiveCall:
+        if asked.idempotency_key is not None:
+            raise no_key()
+        return await self._dispatcher.open(
+            asked.start, Caller(admin=True, correlation_id=asked.correlation_id)
+        )
 
 
 def _plain(record: TaskRecord) -> Task:

@@ -42,7 +42,8 @@ def failure_of(frame: Frame) -> PenstockError | None:
         return error_of(frame)
     if frame.status == "cancelled":
         reason = frame.reason or "unknown"
-        return CallCancelled(f"{_subject(frame)} was cancelled (reason: {reason})", reason=reason)
+        hint = "; with another on_disconnect it would have gone on" if reason == "disconnect" else ""
+        return CallCancelled(f"{_subject(frame)} was cancelled (reason: {reason}){hint}", reason=reason)
     return None
 
 

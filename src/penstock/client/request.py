@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.messages import Route, Start
+from penstock.protocol.messages import OnDisconnect, Route, Start
 from penstock.protocol.values import encode_value
+
+
+class CallOptions(TypedDict, total=False):
+    """What may be said of a call beside its input; told at ``AsyncClient.run``."""
+
+    task_id: str | None
+    timeout_s: float | None
+    on_disconnect: object
+    route: Route | Mapping[str, Any] | None
+    correlation_id: str | None
+    idempotency_key: str | None
+
+
+class Defaults(NamedTuple):
+    """What a client says of calls that say nothing of it."""
+
+    timeout_s: float | None
+    on_disconnect: object
+
+
+def start_of(
+    defaults: Defaults,
+    input: Mapping[str, Any],
+    *,
+    timeout_s: float | None,
+    on_disconnect: object,
+    route: Route | Mapping[str, Any] | None,
+    **fields: Any,
+) -> Start:
+    """Return the request for a call.
+
+    Args:
+        defaults: What holds where the call says nothing.
+        input: What it is given.
+        timeout_s: Total budget, in seconds.
+        on_disconnect: As it stands on the wire.
+        route: Which runner of a gateway it is for.
+        **fields: The others of a ``Start``.
+
+    Raises:
+        CallError: ``invalid_argument``: it cannot be written.
+    """
+    leaving = defaults.on_disconnect if on_disconnect is None else on_disconnect
+    return Start(
+        input=encode_input(input),
+        timeout_s=defaults.timeout_s if timeout_s is None else timeout_s,
+        on_disconnect=None if leaving is None else OnDisconnect.parse(leaving),
+        route=read_route(route),
+        **fields,
+    )
 
 
 def join_input(given: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,6 +102,12 @@ def read_route(given: Route | Mapping[str, Any] | None) -> Route | None:
     except ValueError as error:
         what = 'is {"labels": {name: value}, "sticky": key}, each optional'
         raise CallError(f"route {what}: {error}", ErrorCode.INVALID_ARGUMENT) from error
+
+
+def no_key() -> CallError:
+    """Return the refusal of an idempotency key by a way in that has none."""
+    text = "an idempotency_key travels over HTTP only; give the client the server's http URL"
+    return CallError(text, ErrorCode.NOT_IMPLEMENTED)
 
 
 def fields_of(start: Start) -> dict[str, Any]:

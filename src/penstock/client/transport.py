@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from penstock.errors import CallError, ErrorCode
 from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Phase, TaskRecord
 from penstock.protocol.messages import Frame, Start
+
+MARGIN_S = 10.0  # beyond a call's own budget, in which the server tells that it was used up
+
+
+class Asked(NamedTuple):
+    """A request to run something, and what goes with it.
+
+    Attributes:
+        correlation_id: `X-Request-Id`.
+        idempotency_key: The same request under it runs once, however often it is sent.
+    """
+
+    start: Start
+    correlation_id: str
+    idempotency_key: str | None = None
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long its answer may take, in seconds; None: for ever."""
+        return None if self.start.timeout_s is None else self.start.timeout_s + MARGIN_S
 
 
 class Task(TaskRecord, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,6 +46,11 @@ class ServerHealth(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     uptime_s: float
     in_flight: int
+
+
+def closed() -> CallError:
+    """Return what a client says that was closed."""
+    return CallError("the client was closed", ErrorCode.FAILED_PRECONDITION)
 
 
 class Reply(Protocol):
@@ -69,16 +95,16 @@ class Transport(Protocol):
     ``RemoteProtocolError`` for an answer that is not penstock's.
     """
 
-    async def run(self, start: Start, correlation_id: str) -> Frame:
+    async def run(self, asked: Asked) -> Frame:
         """Run a call that does not stream; return its terminal frame, also of a call that failed."""
         ...
 
-    async def open(self, start: Start, correlation_id: str) -> Reply:
+    async def open(self, asked: Asked) -> Reply:
         """Open a call that streams."""
         ...
 
-    async def resume(self, task_id: str, after: int) -> Reply:
-        """Read a call's frames behind number ``after``."""
+    async def resume(self, call_id: str, after: int, correlation_id: str) -> Reply:
+        """Read the frames of a call behind number ``after``, by its task id or request id."""
         ...
 
     async def cancel(self, task_id: str) -> CancelOutcome: ...

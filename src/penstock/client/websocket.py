@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+import anyio
 import httpx
 import msgspec
 
@@ -20,14 +21,14 @@ from penstock.calls.tasks import TaskOwner
 from penstock.client.http import HttpTransport, is_loopback
 from penstock.client.inbox import Inbox
 from penstock.client.outcome import error_of
-from penstock.client.request import fields_of
+from penstock.client.request import fields_of, no_key
 from penstock.client.sockets import OwnSocket, SharedSocket, Source
-from penstock.client.transport import Reply, ServerHealth, Task
-from penstock.client.wire import CLOSE_S, Address, dial
-from penstock.errors import PenstockError
+from penstock.client.transport import Asked, Reply, ServerHealth, Task, closed
+from penstock.client.wire import CLOSE_S, Address, Wire, dial
+from penstock.errors import ConnectionFailed, PenstockError
 from penstock.protocol.codec import MAX_FRAME
 from penstock.protocol.dispatch import CancelOutcome, CommandDescription
-from penstock.protocol.messages import Frame, Start
+from penstock.protocol.messages import Frame
 
 DEFAULT_PATH = "/v2/ws"
 
@@ -110,26 +111,29 @@ class WebSocketTransport:
         self._dialling = asyncio.Lock()
         self._reading = TaskOwner()
         self._leaving = TaskOwner()
+        self._closed = False
 
-    async def run(self, start: Start, correlation_id: str) -> Frame:
+    async def run(self, asked: Asked) -> Frame:
         """See ``Transport.run``."""
-        reply = await self._start(start, correlation_id)
+        reply = await self._start(asked)
         try:
-            return (await reply.__anext__())[-1]
+            with anyio.move_on_after(asked.patience_s):
+                return (await reply.__anext__())[-1]
         finally:
             await reply.aclose()
+        raise ConnectionFailed(f"{self._address.url} did not answer in time")
 
-    async def open(self, start: Start, correlation_id: str) -> Reply:
+    async def open(self, asked: Asked) -> Reply:
         """See ``Transport.open``."""
-        return await _accepted(await self._start(start, correlation_id))
+        return await _accepted(await self._start(asked))
 
-    async def resume(self, task_id: str, after: int) -> Reply:
+    async def resume(self, call_id: str, after: int, correlation_id: str) -> Reply:
         """See ``Transport.resume``."""
-        inbox = Inbox(task_id)
+        inbox = Inbox(call_id)
         own = await self._own(inbox)
         reply = SocketReply(inbox, own, self._leaving)
         try:
-            await own.resume(task_id, after)
+            await own.resume(call_id, after)
         except BaseException:
             await reply.aclose()
             raise
@@ -160,6 +164,7 @@ class WebSocketTransport:
 
     async def aclose(self) -> None:
         """See ``Transport.aclose``."""
+        self._closed = True
         await self._leaving.settle(CLOSE_S)
         await self._reading.aclose()
         await self._leaving.aclose()
@@ -167,14 +172,17 @@ class WebSocketTransport:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    async def _start(self, start: Start, correlation_id: str) -> SocketReply:
+    async def _start(self, asked: Asked) -> SocketReply:
         """Ask for a call."""
+        if asked.idempotency_key is not None:
+            raise no_key()
+        start = asked.start
         name = start.task_id or secrets.token_hex(16)  # calls on a socket are told apart by it
         socket, inbox = await self._shared(name), Inbox(name)
         socket.attach(inbox)
         reply = SocketReply(inbox, socket, self._leaving)
         inbox.on_full = lambda: reply.move(self._move(reply, socket))
-        about = {"task_id": name, "correlation_id": correlation_id, "more_input": start.more_input}
+        about = {"task_id": name, "correlation_id": asked.correlation_id, "more_input": start.more_input}
         try:
             kind = "command" if start.workflow_id is None else "workflow"
             await socket.send({"type": kind, **fields_of(start), **about})
@@ -188,15 +196,20 @@ class WebSocketTransport:
         async with self._dialling:
             socket = next((socket for socket in self._sockets if socket.takes(name)), None)
             if socket is None:
-                socket = SharedSocket(await dial(self._address, always_read=True))
+                socket = SharedSocket(await self._dial(always_read=True))
                 self._sockets = [*(each for each in self._sockets if each.open), socket]
                 self._reading.start(socket.run(), name="reading")
             return socket
 
     async def _own(self, inbox: Inbox) -> OwnSocket:
-        own = OwnSocket(await dial(self._address, always_read=False), inbox)
+        own = OwnSocket(await self._dial(always_read=False), inbox)
         self._reading.start(own.run(), name="reading")
         return own
+
+    async def _dial(self, *, always_read: bool) -> Wire:
+        if self._closed:
+            raise closed()
+        return await dial(self._address, always_read=always_read)
 
     async def _move(self, reply: SocketReply, shared: SharedSocket) -> None:
         """Give a call that outruns its reader a socket of its own; it never is without a reader meanwhile."""

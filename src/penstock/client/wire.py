@@ -149,6 +149,7 @@ async def dial(address: Address, *, always_read: bool) -> Wire:
     except (OSError, TimeoutError, EOFError, WebSocketException) as error:
         raise ConnectionFailed(
             f"no WebSocket answers at {address.url} ({str(error) or type(error).__name__}): "
-            "start a server with `penstock run PROJECT`, or check the address"
+            "start a server with `penstock run PROJECT`, or check the address",
+            sent=False,
         ) from error
     return Wire(connection, address.max_frame)
