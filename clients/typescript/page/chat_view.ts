@@ -43,7 +43,7 @@ export class ChatView implements View, Part {
       this.turns,
       h("label", { for: "say" }, "Your message"),
       this.box,
-      h("p", { class: "hint" }, "Enter sends, Shift and Enter begin a line, Escape cancels the answer."),
+      h("p", { class: "hint typing" }, "Enter sends, Shift and Enter begin a line, Escape cancels the answer."),
       this.panel.buttons,
       this.settings(),
     );

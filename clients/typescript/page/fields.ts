@@ -119,7 +119,7 @@ function hintOf({ kind, type, description, schema, fallback }: Field): string {
     maximum === undefined ? "" : `to ${maximum}`,
     exclusiveMaximum === undefined ? "" : `below ${exclusiveMaximum}`,
   ].filter(Boolean);
-  const form = kind === "json" ? `${type}, in JSON` : type;
+  const form = kind === "json" ? `${type}, in JSON` : type === "string" ? "" : type;
   const usual = fallback === undefined || fallback === null || fallback === "" ? "" : `default ${JSON.stringify(fallback)}`;
-  return [description, [form, ...bounds].join(" "), usual].filter(Boolean).join(" · ");
+  return [description, [form, ...bounds].filter(Boolean).join(" "), usual].filter(Boolean).join(" · ");
 }

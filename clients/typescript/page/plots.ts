@@ -29,10 +29,11 @@ export class Plots {
     this.first.bars(this.firsts, ms(meter.first), `${ms(meter.first)}${shown}`);
     const [mean, most] = [ms(meter.mean), ms(meter.items > 1 ? meter.longest : undefined)];
     const late = ms(meter.quantile(0.95));
+    const heard = heardIn(meter.columns);
     this.gaps.lines(
-      meter.columns.map(({ gapMax }) => gapMax),
-      meter.columns.map(meanOf),
-      `mean ${mean}`,
+      heard.map(({ gapMax }) => gapMax),
+      heard.map(({ count, gapSum }) => gapSum / count),
+      mean,
       `mean ${mean}, 95 of 100 within ${late}, longest ${most}`,
     );
     const rates = meter.columns.map(({ count }) => (count * 1000) / meter.width);
@@ -96,8 +97,13 @@ class Plot {
   }
 }
 
-function meanOf({ count, gapSum }: Column): number {
-  return count === 0 ? 0 : gapSum / count;
+/** Return the columns, with the one before in the place of one in which nothing came: there was no gap to tell of. */
+function heardIn(columns: readonly Column[]): Column[] {
+  let last = columns[0];
+  return columns.flatMap((column) => {
+    if (column.count > 0) last = column;
+    return last === undefined ? [] : [last];
+  });
 }
 
 /** Return a number in as few digits as tell something. */

@@ -23,7 +23,7 @@ export class ChatView {
         this.panel = new RunPanel(this, h("div"), "Send");
         const anew = h("button", { type: "button", click: () => this.reset() }, "New conversation");
         this.panel.buttons.append(anew);
-        const form = submits(this.panel, this.turns, h("label", { for: "say" }, "Your message"), this.box, h("p", { class: "hint" }, "Enter sends, Shift and Enter begin a line, Escape cancels the answer."), this.panel.buttons, this.settings());
+        const form = submits(this.panel, this.turns, h("label", { for: "say" }, "Your message"), this.box, h("p", { class: "hint typing" }, "Enter sends, Shift and Enter begin a line, Escape cancels the answer."), this.panel.buttons, this.settings());
         const other = h("a", { href: `#/command/${encodeURIComponent(name)}` }, "Form instead");
         this.element = h("section", {}, heading(name, "chat", command.description, other), form, this.panel.results);
     }

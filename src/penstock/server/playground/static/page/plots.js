@@ -20,7 +20,8 @@ export class Plots {
         this.first.bars(this.firsts, ms(meter.first), `${ms(meter.first)}${shown}`);
         const [mean, most] = [ms(meter.mean), ms(meter.items > 1 ? meter.longest : undefined)];
         const late = ms(meter.quantile(0.95));
-        this.gaps.lines(meter.columns.map(({ gapMax }) => gapMax), meter.columns.map(meanOf), `mean ${mean}`, `mean ${mean}, 95 of 100 within ${late}, longest ${most}`);
+        const heard = heardIn(meter.columns);
+        this.gaps.lines(heard.map(({ gapMax }) => gapMax), heard.map(({ count, gapSum }) => gapSum / count), mean, `mean ${mean}, 95 of 100 within ${late}, longest ${most}`);
         const rates = meter.columns.map(({ count }) => (count * 1000) / meter.width);
         const rate = meter.rate === undefined ? "–" : round(meter.rate);
         this.rate.lines(rates.length > 1 ? rates.slice(0, -1) : rates, [], `${rate} /s`, `${rate} per second, ${meter.items} in all`);
@@ -75,8 +76,13 @@ class Plot {
         this.drawing.setAttribute("aria-label", `${this.name}: ${words}`);
     }
 }
-function meanOf({ count, gapSum }) {
-    return count === 0 ? 0 : gapSum / count;
+function heardIn(columns) {
+    let last = columns[0];
+    return columns.flatMap((column) => {
+        if (column.count > 0)
+            last = column;
+        return last === undefined ? [] : [last];
+    });
 }
 export function round(value) {
     if (value >= 100)
