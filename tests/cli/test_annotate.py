@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate import films
+from annotate import films, streams
 
 pytest.importorskip("av")
 
@@ -82,6 +82,32 @@ def test_what_the_page_shows_of_refining_is_taken(here: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "a.mp4: 1 frames\n"), done.stderr
 
 
+def test_standard_input_is_annotated_as_it_comes(here: Path) -> None:
+    data = streams.film(here / "live.ts", 60).read_bytes()
+    words = [
+        "-",
+        "--live",
+        "--model",
+        "project.py",
+        "--command",
+        "middle",
+        "--answer",
+        ANSWER,
+        "--out",
+        "live",
+    ]
+    command = [sys.executable, "-m", "penstock.cli", "annotate", *words, "--json", "--backlog", "3"]
+    done = subprocess.run(command, cwd=here, input=data, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (here / "live" / "annotations.jsonl").read_text().splitlines()]
+    frames = [line["frame"] for line in log if "frame" in line]
+    assert frames[-1] == 59
+    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == frames
+    lost = sum(line.get("lost", 0) for line in log)
+    assert len(frames) + lost == 60
+    assert (f"{lost} frames came faster" in done.stderr.decode()) == bool(lost)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -92,6 +118,11 @@ def test_what_the_page_shows_of_refining_is_taken(here: Path) -> None:
         (("a.mp4", "--command", "x", "--resume", "--restart"), 2, "cannot be combined"),
         (("a.mp4", "--command", "x", "--model", "http://127.0.0.1:9"), 3, "no server answers"),
         (("b.mp4", "--command", "middle", "--model", "project.py"), 1, "b.mp4 is not there"),
+        (("a.mp4", "--live", "--dry-run"), 2, "leave --dry-run out"),
+        (("/dev/video0", "--overlay", "--command", "x"), 2, "leave --overlay out"),
+        (("/dev/video9", "--command", "middle", "--model", "project.py"), 1, "/dev/video9 cannot be read"),
+        (("a.mp4", "a.mp4", "--live", "--command", "middle", "--model", "project.py"), 2, "by itself"),
+        (("a.mp4", "--live", "--backlog", "0", "--command", "x", "--model", "project.py"), 2, "at least 1"),
         (("a.mp4", "--command", "midle", "--model", "project.py"), 2, "did you mean middle"),
         (("a.mp4", "--command", "middle", "--model", "project.py"), 1, "field 'regions'"),
     ],

@@ -18,11 +18,13 @@ from penstock.annotate.asking import RETRIES, Asker
 from penstock.annotate.errors import AnnotateError, ConfigError
 from penstock.annotate.ledger import Ledger, sources_of
 from penstock.annotate.manifests import digest_of
+from penstock.annotate.media.feeds import BACKLOG, is_live, opened_live
 from penstock.annotate.media.sources import Media, find
 from penstock.annotate.records import Frame, Manifest
 from penstock.annotate.run import SEEK_FROM, Progress, Run
 from penstock.annotate.settings import Settings
 from penstock.client import AsyncClient
+from penstock.client.backoff import ONCE
 from penstock.protocol.dispatch import Dispatcher
 
 Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncClient]]
@@ -45,6 +47,8 @@ def annotate(
     retries: int = RETRIES,
     seek_from: int = SEEK_FROM,
     stdin: BinaryIO | None = None,
+    live: bool = False,
+    backlog: int = BACKLOG,
 ) -> Annotating:
     """Annotate images and videos; what is there of an earlier run is continued.
 
@@ -56,7 +60,8 @@ def annotate(
                 print(frame.t, [region.label for region in frame.regions])
 
     Args:
-        sources: Files, folders, patterns, http(s) URLs; ``-`` is ``stdin``.
+        sources: Files, folders, patterns, http(s) URLs; ``-`` is ``stdin``; or one live source, see
+            ``penstock.annotate.media.feeds.opened_live``.
         model: A server's URL, a client, a dispatcher in this process (in async code only), or what opens a
             client, such as ``penstock.compose.local_model("project")``.
         settings: Which commands are asked, about which frames, and what is kept.
@@ -69,6 +74,9 @@ def annotate(
         retries: How often a call is made again that may succeed then.
         seek_from: Behind how many frames of a video a run that goes on seeks; before, it decodes them again.
         stdin: What ``-`` reads.
+        live: Whether the source is read as it comes, and frames that come faster than they are looked at are
+            dropped, the oldest first; of cameras and of addresses that stream, it always is.
+        backlog: How many frames of a live source may wait to be looked at.
     """
     specs = [sources] if isinstance(sources, (str, Path)) else sources
     return Annotating(
@@ -83,6 +91,7 @@ def annotate(
         retries=retries,
         seek_from=seek_from,
         stdin=stdin,
+        backlog=backlog if live or any(map(is_live, map(str, specs))) else None,
     )
 
 
@@ -116,6 +125,7 @@ class Annotating:
         retries: int,
         seek_from: int,
         stdin: BinaryIO | None,
+        backlog: int | None,
     ) -> None:
         self._specs = specs
         self._model = model
@@ -125,6 +135,7 @@ class Annotating:
         self._window, self._threads, self._seek_from = window, threads, seek_from
         self._timeout_s, self._retries = timeout_s, retries
         self._stdin = stdin
+        self._backlog = backlog  # of a live source
         self._stack = AsyncExitStack()
         self._portal: AbstractContextManager[BlockingPortal] | None = None
         self._inside: BlockingPortal | None = None
@@ -173,9 +184,7 @@ class Annotating:
 
     async def _begin(self) -> None:
         client = await self._open()
-        media = await asyncio.to_thread(
-            find, self._specs, self._out / DOWNLOADS, self._settings.limits, self._stdin
-        )
+        media = await self._media()
         begun = await _manifest(client, self._settings, media)
         self._ledger = await asyncio.to_thread(Ledger, self._out, begun, restart=self._restart)
         self._stack.callback(self._ledger.close)  # also where nobody iterates
@@ -191,12 +200,23 @@ class Annotating:
         )
         self._frames = self._run.frames()
 
+    async def _media(self) -> Sequence[Media]:
+        if self._backlog is None:
+            folder, limits = self._out / DOWNLOADS, self._settings.limits
+            return await asyncio.to_thread(find, self._specs, folder, limits, self._stdin)
+        if len(self._specs) != 1:
+            raise ConfigError("a live source is annotated by itself; leave the other sources out")
+        opening = opened_live(self._specs[0], self._backlog, self._stdin)
+        media = await asyncio.to_thread(opening.__enter__)
+        self._stack.push(opening)
+        return [media]
+
     async def _open(self) -> AsyncClient:
         model = self._model
         if isinstance(model, AsyncClient):
             return model
         if isinstance(model, str) or not callable(model):
-            return await self._stack.enter_async_context(AsyncClient(model))
+            return await self._stack.enter_async_context(AsyncClient(model, retry=ONCE))
         return await self._stack.enter_async_context(model())
 
     # -- plain ---------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from penstock.annotate.errors import ResumeError, StorageError
 from penstock.annotate.log import LOG, Log
 from penstock.annotate.manifests import MANIFEST, check_same, load, save
 from penstock.annotate.media.decoding import Crashed
-from penstock.annotate.media.messages import Finished, Hole, Opened, Place
+from penstock.annotate.media.messages import Finished, Gone, Hole, Opened, Place
 from penstock.annotate.media.sources import Media
-from penstock.annotate.records import Damage, Frame, Manifest, Source
+from penstock.annotate.records import Damage, Frame, Lost, Manifest, Source
 from penstock.annotate.storage import kept
 
 _logger = logging.getLogger("penstock.annotate")
@@ -63,15 +63,18 @@ class Ledger:
         Raises:
             ResumeError: It is damaged.
         """
-        for frame in self._log.replay():
-            number = self._numbers.get(frame.name)
+        for record in self._log.replay():
+            number = self._numbers.get(record.name)
             if number is None or number < max(self._last, default=0):
                 raise ResumeError(
-                    f"{self._log.path} has a line of {frame.name!r} where none can be; "
+                    f"{self._log.path} has a line of {record.name!r} where none can be; "
                     "begin anew with --restart"
                 )
-            self._note(number, frame)
-            yield frame
+            if isinstance(record, Lost):
+                self._last[number] = Place(frame=record.last, pts=None, tb="1", t=record.until)
+                continue
+            self._note(number, record)
+            yield record
         # What a finished run had, it has; else the damage in the file where it goes on is found once more.
         if not self.finished:
             kept = [one for one in self._manifest.damage if self._is_kept(one)]
@@ -116,6 +119,16 @@ class Ledger:
         return self._log.regions
 
     @property
+    def lost(self) -> int:
+        """How many frames of a live source no command was asked about."""
+        return self._log.lost
+
+    @property
+    def written(self) -> float:
+        """When an earlier run wrote the log last, in seconds since the epoch."""
+        return self._log.written
+
+    @property
     def dropped(self) -> int:
         """How many regions were dropped."""
         return sum(self._drops.values())
@@ -131,6 +144,22 @@ class Ledger:
         """Write a frame of a file."""
         self._log.append(frame)
         self._note(number, frame)
+
+    def lose(self, number: int, gone: Gone) -> None:
+        """Write which frames of a live source no command is asked about."""
+        source = self._manifest.sources[number]
+        self._log.append(
+            Lost(
+                lost=gone.count,
+                src=source.digest,
+                name=source.name,
+                first=gone.first,
+                last=gone.last,
+                since=gone.since,
+                until=gone.until,
+                why=gone.why,
+            )
+        )
 
     def note_failure(self, message: str) -> None:
         """A command failed on a frame that is written nevertheless."""
@@ -237,6 +266,8 @@ class Ledger:
 
     def _change(self, **fields: object) -> None:
         counts = {"frames": self._log.frames, "regions": self._log.regions, "failed": self.failures}
+        if self._log.lost:
+            counts["lost"] = self._log.lost
         self._manifest = msgspec.structs.replace(
             self._manifest, counts=counts, drops=dict(sorted(self._drops.items())), **fields
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from penstock.annotate.errors import ResumeError
-from penstock.annotate.records import End, Frame, decode, encode
+from penstock.annotate.records import End, Frame, Lost, decode, encode
 from penstock.annotate.storage import kept, unwritable
 
 LOG = "annotations.jsonl"
@@ -26,6 +26,9 @@ class Log:
     Args:
         path: The file; made if it is not there.
 
+    Attributes:
+        written: When an earlier run wrote it last, in seconds since the epoch.
+
     Raises:
         ResumeError: Another process writes it.
         StorageError: It cannot be written.
@@ -36,11 +39,13 @@ class Log:
         self._clock = clock
         with kept(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self.written = os.fstat(self._file).st_mtime
         self._hash = hashlib.sha256()
         self._size = 0
         self._unsynced, self._synced = 0, clock()
         self.frames = 0
         self.regions = 0
+        self.lost = 0
         self.end: End | None = None
         self._closed = False
         try:
@@ -49,7 +54,7 @@ class Log:
             os.close(self._file)
             raise
 
-    def replay(self) -> Iterator[Frame]:
+    def replay(self) -> Iterator[Frame | Lost]:
         """Read what is there; it is to be read to its end before anything is appended.
 
         Raises:
@@ -78,15 +83,15 @@ class Log:
         """Begin anew."""
         os.ftruncate(self._file, 0)
 
-    def append(self, frame: Frame) -> None:
+    def append(self, record: Frame | Lost) -> None:
         """Write a line; when this returns, the end of this process cannot undo it.
 
         Raises:
             StorageError: It cannot be written; nothing of it is left.
         """
-        line = encode(frame)
+        line = encode(record)
         self._write(line)
-        self._count(frame, line)
+        self._count(record, line)
 
     def finish(self) -> End:
         """Write the last line, or return the one that is there."""
@@ -111,11 +116,14 @@ class Log:
         """Of all lines of frames so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
-    def _count(self, frame: Frame, line: bytes) -> None:
+    def _count(self, record: Frame | Lost, line: bytes) -> None:
         self._hash.update(line)
         self._size += len(line)
+        if isinstance(record, Lost):
+            self.lost += record.lost
+            return
         self.frames += 1
-        self.regions += len(frame.regions)
+        self.regions += len(record.regions)
 
     def _write(self, line: bytes, *, sync: bool = False) -> None:
         try:
@@ -138,7 +146,7 @@ class Log:
             )
 
 
-def _read(line: bytes) -> Frame | End | None:
+def _read(line: bytes) -> Frame | Lost | End | None:
     """Return what a line says; None if it is torn."""
     if not line.endswith(b"\n"):
         return None

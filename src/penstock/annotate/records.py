@@ -137,6 +137,33 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         return Fraction(self.t)
 
 
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """A line for frames of a live source that no command was asked about; it stands before the next that was.
+
+    Args:
+        v: Version of this form.
+        lost: How many frames.
+        src: As of a frame.
+        name: As of a frame.
+        first: Number of the first of them.
+        last: Number of the last of them.
+        since: Its time, exact, as ``Frame.t``.
+        until: The time of the last.
+        why: ``slow``: they came faster than they were looked at.  ``away``: nobody was there; then it is not
+            known how many there were, ``lost`` is 0, and the numbers are that of the next frame.
+    """
+
+    v: int = VERSION
+    lost: int
+    src: str
+    name: str
+    first: int
+    last: int
+    since: str
+    until: str
+    why: Literal["slow", "away"] = "slow"
+
+
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """The last line of a finished log.
 
@@ -160,7 +187,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Args:
         name: See ``Frame.name``; unique within a log.
-        digest: See ``Frame.src``.
+        digest: See ``Frame.src``; of a live source, ``live:`` and the digest of its address.
         kind: Still images, images with several frames or pages, or video.
         bytes: Its size.
         frames: How many frames were decoded, chosen or not; None: it is not known yet.
@@ -219,7 +246,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         versions: Of ``penstock``, and of the decoders that were used.
         transport: How a frame travelled: ``raw``, ``png``, or ``jpeg`` and its quality.
         sources: The files, in order.
-        counts: ``frames`` and ``regions`` in the log, ``failed`` frames.
+        counts: ``frames`` and ``regions`` in the log, ``failed`` frames; of a live source those ``lost``.
         drops: Regions that were dropped, by reason.
         damage: What could not be decoded.
         digest: Of all lines of frames; empty until the log is done.
@@ -244,27 +271,32 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Any(msgspec.Struct):
     end: bool = False
+    lost: int | None = None
 
 
 _encoder = msgspec.json.Encoder()
 _frames = msgspec.json.Decoder(Frame)
 _ends = msgspec.json.Decoder(End)
+_losses = msgspec.json.Decoder(Lost)
 _any = msgspec.json.Decoder(_Any)
 
 
-def encode(line: Frame | End) -> bytes:
+def encode(line: Frame | Lost | End) -> bytes:
     """Return ``line`` as it stands in the log, its line feed included."""
     return _encoder.encode(line) + b"\n"
 
 
-def decode(line: bytes) -> Frame | End:
+def decode(line: bytes) -> Frame | Lost | End:
     """Read a line of a log.
 
     Raises:
         ValueError: It is none.
     """
-    if _any.decode(line).end:
+    kind = _any.decode(line)
+    if kind.end:
         return _ends.decode(line)
+    if kind.lost is not None:
+        return _losses.decode(line)
     return _frames.decode(line)
 
 
@@ -278,7 +310,8 @@ def read(lines: Iterable[bytes]) -> Iterator[Frame]:
         record = decode(line)
         if isinstance(record, End):
             return
-        yield record
+        if isinstance(record, Frame):
+            yield record
 
 
 def region_id(src: str, frame: int, content: object, duplicate: str = "0") -> str:

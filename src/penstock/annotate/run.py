@@ -20,7 +20,7 @@ from penstock.annotate.errors import MediaError
 from penstock.annotate.extras import needed
 from penstock.annotate.ledger import Ledger
 from penstock.annotate.media.decoding import Crashed, Decoder, Said
-from penstock.annotate.media.messages import Finished, Hole, Hurt, Job, Opened, Passed, Picture, Refused
+from penstock.annotate.media.messages import Finished, Gone, Hole, Hurt, Job, Opened, Passed, Picture, Refused
 from penstock.annotate.media.sources import Media
 from penstock.annotate.records import Frame
 from penstock.annotate.refine import Refined, Refiner, Spot
@@ -46,6 +46,7 @@ class Progress(msgspec.Struct, kw_only=True):
         seconds: Where in the file it is.
         skipped: Where in it this run began.
         total: How long the file is, in seconds; None: unknown.
+        lost: Frames of a live source that came faster than they were looked at, and were dropped.
         began: When, by the clock of ``time.monotonic``.
     """
 
@@ -60,6 +61,7 @@ class Progress(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     skipped: float = 0.0
     total: float | None = None
+    lost: int = 0
     began: float = 0.0
 
     @property
@@ -116,7 +118,9 @@ class Run:
         self._due: asyncio.Queue[_Due | None] = asyncio.Queue()
         self._threads = threads
         self._seek_from = seek_from
-        self._decoder = decoder or Decoder()
+        live = [one.live for one in media if one.live is not None]
+        self._decoder = decoder or Decoder(files=[feed.file for feed in live if feed.file >= 0])
+        self._gone: dict[int, tuple[Gone, ...]] = {}  # frames, and what is missing before them
         self._tasks = TaskOwner()
         self._fault: BaseException | None = None
         self.progress = Progress(files=len(media))
@@ -160,8 +164,13 @@ class Run:
 
     async def _decode(self, number: int) -> None:
         async with aclosing(self._decoder.decode(self._job(number))) as answers:
-            async for said in answers:
+            while True:
+                # First room, then a frame: a live source gives the newest that it has by then.
                 await self._room.acquire()
+                said = await anext(answers, None)
+                if said is None:
+                    self._room.release()
+                    return
                 asked = None
                 if isinstance(said.message, Picture):
                     work = self._asker.ask(said.message, said.picture, self._media[number].name)
@@ -182,6 +191,8 @@ class Run:
             avoid=ledger.avoid(number),
             seek_from=(1 << 62) if ledger.is_hurt(number) else self._seek_from,
             threads=self._threads,
+            live=media.live,
+            seen=0.0 if media.live is None else ledger.written,
         )
 
     # -- writing -------------------------------------------------------------------------------------
@@ -194,6 +205,8 @@ class Run:
                 asked = await due.asked
                 if asked.fatal is not None:
                     raise asked.fatal
+                if message.gone:
+                    self._gone[message.place.frame] = message.gone
                 made = self._frame(due.number, message, asked)
                 for frame in self._tracked(made):
                     yield self._write(due.number, frame)
@@ -248,6 +261,8 @@ class Run:
                 yield frame
 
     def _write(self, number: int, frame: Frame) -> Frame:
+        for gone in self._gone.pop(frame.frame, ()):
+            self._ledger.lose(number, gone)
         self._ledger.write(number, frame)
         self._show(number, frame)
         return frame
@@ -257,7 +272,7 @@ class Run:
         progress.file, progress.name = number + 1, frame.name
         progress.frames, progress.regions = ledger.frames, ledger.regions
         progress.failed, progress.dropped = ledger.failures, ledger.dropped
-        progress.seconds = float(frame.seconds)
+        progress.seconds, progress.lost = float(frame.seconds), ledger.lost
 
     def _heard(self, number: int, message: object) -> None:
         if isinstance(message, Opened):

@@ -14,7 +14,9 @@ from penstock.cli.inputs import read_inputs
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE", help="A file, folder, pattern or http(s) URL; - is standard input."),
+    typer.Argument(
+        metavar="SOURCE", help="A file, folder, pattern, http(s) URL or camera; - is standard input."
+    ),
 ]
 ModelAddress = Annotated[
     str, typer.Option("--model", envvar="PENSTOCK_URL", help="A server's URL, or a project to run here.")
@@ -61,6 +63,11 @@ Fill = Annotated[
 OnError = Annotated[str, typer.Option(help="Frames that the command fails on: fail or skip.")]
 Window = Annotated[int, typer.Option(help="Frames under way at once.")]
 Threads = Annotated[int, typer.Option(help="Threads that decode.")]
+Live = Annotated[
+    bool,
+    typer.Option("--live", help="Read the source as it comes; drop frames that come faster than answers."),
+]
+Backlog = Annotated[int, typer.Option(help="Frames of a live source that may wait to be looked at.")]
 Timeout = Annotated[float | None, typer.Option(help="Give each call so many seconds.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --out; that is done anyway.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Delete what is in --out, and begin anew.")]
@@ -102,6 +109,8 @@ def annotate(
     on_error: OnError = "fail",
     window: Window = 4,
     threads: Threads = 1,
+    live: Live = False,
+    backlog: Backlog = 8,
     timeout: Timeout = None,
     resume: Resume = False,
     restart: Restart = False,
@@ -124,6 +133,8 @@ def _annotate(
     out: Path,
     window: int,
     threads: int,
+    live: bool,
+    backlog: int,
     timeout: float | None,
     resume: bool,
     restart: bool,
@@ -134,14 +145,18 @@ def _annotate(
     **given: Any,
 ) -> None:
     from penstock.annotate.formats.registry import formats_named
+    from penstock.annotate.media.feeds import is_live
     from penstock.cli.annotating import Asked, run
     from penstock.cli.annotations import make_exports, make_looks
     from penstock.errors import ConnectionFailed, PenstockError
 
     if resume and restart:
         fail("--resume and --restart cannot be combined", Exit.USAGE)
+    if overlay and (live or any(map(is_live, sources))):
+        fail("nothing is kept of a live source that could be drawn into; leave --overlay out", Exit.USAGE)
     given["params"] = read_inputs(given.pop("param") or ())
     options = {"out": out, "restart": restart, "window": window, "threads": threads, "timeout_s": timeout}
+    options |= {"live": live, "backlog": backlog}
     formats = export.split(",") if export else []
     try:
         formats_named(formats)

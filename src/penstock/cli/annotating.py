@@ -20,6 +20,7 @@ from penstock.annotate.annotating import DOWNLOADS, Address, Annotating, annotat
 from penstock.annotate.answers import parse_format
 from penstock.annotate.errors import ConfigError
 from penstock.annotate.extras import needed
+from penstock.annotate.media.feeds import is_live
 from penstock.annotate.media.sampling import SCENE
 from penstock.annotate.media.survey import survey
 from penstock.annotate.records import Manifest, encode
@@ -132,6 +133,8 @@ def run(
     if not asked.command and not dry:
         raise ConfigError("name what is asked about each frame: --command NAME")
     settings = asked.settings()
+    if dry and (options["live"] or any(map(is_live, sources))):
+        raise ConfigError("what a live source will show is not known before; leave --dry-run out")
     if dry:
         asyncio.run(_survey(sources, settings, options["out"], options["threads"]))
         return
@@ -217,10 +220,11 @@ def describe(annotating: Annotating) -> str:
         if done > 0:
             left = f", {max(0.0, progress.total - progress.seconds) / done:.0f} s left"
     dropped = f", {progress.dropped} dropped" if progress.dropped else ""
+    lost = f", {progress.lost} lost" if progress.lost else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
     return (
         f"{progress.name} ({progress.file} of {progress.files}): {where}, {progress.frames} frames, "
-        f"{progress.rate:.1f} a second{left}, {progress.regions} regions{dropped}{failed}"
+        f"{progress.rate:.1f} a second{left}, {progress.regions} regions{dropped}{failed}{lost}"
     )
 
 
@@ -231,6 +235,8 @@ def _sum_up(manifest: Manifest, out: Path) -> None:
         _say("dropped: " + ", ".join(f"{count} for {reason}" for reason, count in manifest.drops.items()))
     if counts.get("failed"):
         _say(f"{counts['failed']} frames failed; their lines have the code")
+    if counts.get("lost"):
+        _say(f"{counts['lost']} frames came faster than they were looked at, and were left out; see the log")
     for one in manifest.damage:
         until = "its end" if one.end is None else f"{float_of(one.end):.2f} s"
         since = "its beginning" if one.begin is None else f"{float_of(one.begin):.2f} s"

@@ -40,13 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def slowly(path: Path, sampling: Sampling = KEYFRAMES, **fields: Any) -> Ears:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video._Reading, "by_keyframes", lambda _: False)
+        patch.setattr(video.Reading, "by_keyframes", lambda _: False)
         return heard(path, sampling, **fields)
 
 
 def quickly(path: Path, sampling: Sampling = KEYFRAMES, **fields: Any) -> Ears:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video._Reading, "begins", lambda _: pytest.fail("every frame is decoded"))
+        patch.setattr(video.Reading, "begins", lambda _: pytest.fail("every frame is decoded"))
         return heard(path, sampling, **fields)
 
 

@@ -42,7 +42,7 @@ def test_what_is_found_by_a_seek_is_what_is_found_from_the_start(folder: Path, n
 
 def test_seeks_are_used_where_they_can_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = heard(folder / "c.mkv").pictures[50][0]
-    monkeypatch.setattr(video._Reading, "begins", lambda _: pytest.fail("it was read from the start"))
+    monkeypatch.setattr(video.Reading, "begins", lambda _: pytest.fail("it was read from the start"))
     assert heard(folder / "c.mkv", after=place, taken=51, seek_from=0).pictures[0][0].frame == 51
 
 

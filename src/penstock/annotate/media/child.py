@@ -28,7 +28,7 @@ def serve(link: socket.socket, packet: mmap.mmap) -> None:
             limited = True
         speaker.at(-1)
         try:
-            _decode(job, speaker)
+            _decode(job, speaker, link)
         except Unreadable as error:
             speaker.say(Refused(message=str(error)))
         except MemoryError:
@@ -39,9 +39,13 @@ def serve(link: socket.socket, packet: mmap.mmap) -> None:
             speaker.say(Refused(message=f"it cannot be decoded: {type(error).__name__}: {error}"))
 
 
-def _decode(job: Job, speaker: Speaker) -> None:
+def _decode(job: Job, speaker: Speaker, link: socket.socket) -> None:
     # Loaded here: FFmpeg takes its time, and need not be there for still images.
-    if job.kind == "video":
+    if job.live is not None:
+        from penstock.annotate.media.live import read_live
+
+        read_live(job, speaker, link)
+    elif job.kind == "video":
         from penstock.annotate.media.video import read_video
 
         read_video(job, speaker)

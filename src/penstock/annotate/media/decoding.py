@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ AHEAD = 4  # messages that are taken before they are asked for
 CRASHES = 20
 BUFFER = 4 * 1024 * 1024  # bytes in the socket: a frame or two
 CHILD = (sys.executable, "-m", "penstock.annotate.media.child")
+NEXT = b"\1"  # asks for the next message of a live source
 POLL_S = 0.01
 ENDING = 100  # polls that a process which has closed its link gets to end
 LARGEST = 2 * 1024**3  # bytes of a picture
@@ -73,17 +75,22 @@ class Decoder:
     Args:
         command: What is run; the numbers of the socket and of the shared file are put behind it.
         crashes: How often a process may end over one file, before that is given up.
+        files: Numbers of open files that it is to have as well.
     """
 
-    def __init__(self, command: Sequence[str] = CHILD, *, crashes: int = CRASHES) -> None:
+    def __init__(
+        self, command: Sequence[str] = CHILD, *, crashes: int = CRASHES, files: Sequence[int] = ()
+    ) -> None:
         self._command = command
         self._crashes = crashes
+        self._files = files
         self._child: _Child | None = None
 
     async def decode(self, job: Job) -> AsyncGenerator[Said, None]:
         """Yield what is said of a file: pictures in order, damage, at its end ``Finished`` or ``Refused``.
 
-        Leaving it ends the process at once, in the middle of whatever it does.
+        Leaving it ends the process at once, in the middle of whatever it does.  Of a live source each is
+        asked for when the next is, so that it is the newest then.
         """
         crashed_at: int | None = None
         for count in range(self._crashes + 1):
@@ -91,9 +98,9 @@ class Decoder:
             child.ask(job)
             whole = False
             try:
-                async for said in child.answers(job.limits.stall_s):
+                async for said in child.answers(job.limits.stall_s, asked=job.live is not None):
                     if isinstance(said.message, Picture):
-                        job = msgspec.structs.replace(job, after=said.message.place, taken=job.taken + 1)
+                        job = _behind(job, said.message.place)
                     whole = isinstance(said.message, (Finished, Refused))
                     yield said
             finally:
@@ -122,15 +129,21 @@ class Decoder:
 
     async def _ready(self) -> _Child:
         if self._child is None:
-            self._child = _Child(self._command)
+            self._child = _Child(self._command, self._files)
             await self._child.connect()
         return self._child
+
+
+def _behind(job: Job, place: Place) -> Job:
+    """Return what is left of a job behind a frame."""
+    seen = 0.0 if job.live is None else time.time()
+    return msgspec.structs.replace(job, after=place, taken=job.taken + 1, seen=seen)
 
 
 class _Child(asyncio.BufferedProtocol):
     """One process, and what it says."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], files: Sequence[int]) -> None:
         self._said: deque[Said] = deque()
         self._last = PACKET.pack(-1)
         self._more = asyncio.Event()
@@ -154,7 +167,7 @@ class _Child(asyncio.BufferedProtocol):
             # Not asyncio's: nothing is to be read from it but its link, and it is ended, never waited for.
             self._process = subprocess.Popen(
                 [*command, *map(str, handed)],
-                pass_fds=handed,
+                pass_fds=(*handed, *files),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -189,9 +202,16 @@ class _Child(asyncio.BufferedProtocol):
         assert self._transport is not None
         self._transport.write(head)
 
-    async def answers(self, stall_s: float) -> AsyncGenerator[Said, None]:
-        """Yield what it says of its job, until that is done or the process has ended."""
+    async def answers(self, stall_s: float, *, asked: bool) -> AsyncGenerator[Said, None]:
+        """Yield what it says of its job, until that is done or the process has ended.
+
+        Args:
+            stall_s: How long it may be silent, in seconds.
+            asked: Whether it waits to be asked for each message.
+        """
         while True:
+            if asked and self._transport is not None and not self._lost:
+                self._transport.write(NEXT)
             if not await self._hears(stall_s):
                 return
             said = self._said.popleft()

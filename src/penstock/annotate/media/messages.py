@@ -46,6 +46,26 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     t: str
 
 
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """A live source.
+
+    Args:
+        file: The number of an open file that it is read from; -1: there is none.
+        address: What FFmpeg is told to open, else; it has been vetted.
+        form: What FFmpeg opens it as.
+        grows: Whether the file is one that is being written, so that its end is none.
+        idle_s: For how many seconds it may not grow before that is its end.
+        backlog: So many frames wait to be looked at; of more, the oldest are dropped.
+    """
+
+    file: int = -1
+    address: str = ""
+    form: str = ""
+    grows: bool = False
+    idle_s: float = 10.0
+    backlog: int = 8
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A file to decode.
 
@@ -61,6 +81,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         avoid: Packets that are not decoded, by number, since decoding them ended a process.
         seek_from: Frames behind which ``after`` is looked for by a seek; fewer are decoded and passed over.
         threads: How many decode.
+        live: Where it comes from, if it is live; ``path`` is not looked at then, and a message is sent for
+            each byte that asks for one.
+        seen: Of a live source, when ``after`` was seen, in seconds since the epoch.
     """
 
     path: str
@@ -74,6 +97,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     avoid: tuple[int, ...] = ()
     seek_from: int = 3000
     threads: int = 1
+    live: Feed | None = None
+    seen: float = 0.0
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
@@ -90,14 +115,27 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
     sar: str | None = None
 
 
+class Gone(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames of a live source that were dropped; see ``records.Lost``."""
+
+    count: int
+    first: int
+    last: int
+    since: str
+    until: str
+    why: Literal["slow", "away"] = "slow"
+
+
 class Picture(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
-    """A frame that was chosen; behind the fields stands its picture, in base64."""
+    """A frame that was chosen; behind the fields stands its picture, in base64.  ``gone`` are those before
+    it, of a live source."""
 
     place: Place
     w: int
     h: int
     rot: int = 0
     flags: tuple[str, ...] = ()
+    gone: tuple[Gone, ...] = ()
 
 
 class Passed(msgspec.Struct, frozen=True, kw_only=True, tag="passed"):

@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.annotate.errors import MediaError
 from penstock.annotate.media.fetch import fetch, spool
-from penstock.annotate.media.messages import Kind, Limits
+from penstock.annotate.media.messages import Feed, Kind, Limits
 from penstock.annotate.storage import kept
 
 STDIN = "-"
@@ -39,6 +39,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
         digest: ``sha256:`` and the hex digits of its bytes.
         bytes: Its size.
         copy: How many files with the same bytes stand before it.
+        live: Where it comes from, if it is no file.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     bytes: int
     copy: int = 0
+    live: Feed | None = None
 
 
 def find(specs: Sequence[str], folder: Path, limits: Limits, stdin: BinaryIO | None = None) -> list[Media]:
@@ -93,6 +95,8 @@ def _expand(spec: str, folder: Path, limits: Limits, stdin: BinaryIO | None) -> 
     path = Path(spec)
     if path.is_dir():
         return _in_folder(path)
+    if path.exists() and not path.is_file():
+        raise MediaError(f"{spec} is no file; if it is a named pipe or a device, read it with --live")
     if path.exists():
         return [(path.name, path)]
     return _matching(spec)

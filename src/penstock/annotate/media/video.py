@@ -6,9 +6,10 @@ give them in another order.  What is damaged is passed over packet by packet, an
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from fractions import Fraction
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -41,7 +42,7 @@ SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 BACK_OFF = (0, 2, 10)  # seconds before a frame at which a seek for it is tried
 
 # What a broken file is met with: FFmpeg's errors, and text in it that is none.
-_BROKEN = (av.error.FFmpegError, UnicodeDecodeError)
+BROKEN = (av.error.FFmpegError, UnicodeDecodeError)
 
 
 def read_video(job: Job, speaker: Speaker) -> None:
@@ -51,18 +52,21 @@ def read_video(job: Job, speaker: Speaker) -> None:
         Unreadable: It is none, or breaks a limit.
     """
     if job.sampling.keyframes:
-        reading = _Reading(job, speaker)
+        reading = Reading(job, speaker)
         if reading.by_keyframes():
             return
         job = reading.rest
     if job.after is not None and not job.avoid and job.after.frame >= job.seek_from:
         for seconds in BACK_OFF:
-            if _Reading(job, speaker).goes_on(seconds):
+            if Reading(job, speaker).goes_on(seconds):
                 return
-    _Reading(job, speaker).begins()
+    Reading(job, speaker).begins()
 
 
-class _Reading:
+_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+
+
+class Reading:
     """One pass through a file."""
 
     def __init__(self, job: Job, speaker: Speaker) -> None:
@@ -74,14 +78,15 @@ class _Reading:
         self._next = 0  # number of the next frame
         self._after = -1 if job.after is None else job.after.frame
         self._over = False
+        self._broke: Exception | None = None
         self.rest = job  # what is left to do of it
 
     def begins(self) -> None:
         """Read from the start."""
-        with open(self._job.path, "rb") as file, _opened(file) as container:
+        with self._source() as container:
             stream = self._checked(container)
             self._say_facts(container, stream)
-            self._timing = Timing(stream)
+            self._timing = self._timed(stream)
             with closing(self._decoded(container, stream)) as frames:
                 self._see_all(frames)
             self._end(container, stream)
@@ -96,7 +101,7 @@ class _Reading:
         assert after is not None
         if after.pts is None:
             return False
-        with open(self._job.path, "rb") as file, _opened(file) as container:
+        with open(self._job.path, "rb") as file, opened(file) as container:
             stream = self._checked(container)
             if container.format.name not in SEEKABLE or exact(stream.time_base) != Fraction(after.tb):
                 return False
@@ -118,7 +123,7 @@ class _Reading:
         """Decode keyframes only; returns whether their numbers, times and pixels are those that they have
         among all frames.  Where that is doubted later, ``rest`` goes on behind those that were told."""
         try:
-            with open(self._job.path, "rb") as file, _opened(file) as container:
+            with open(self._job.path, "rb") as file, opened(file) as container:
                 stream = self._checked(container)
                 if container.format.name not in STAMPED:
                     return False
@@ -134,7 +139,7 @@ class _Reading:
                     return False  # where among all frames that is, is said
                 self._over = self._over or self._sampler.is_over(self._next - 1, last)
                 self._end(container, stream)
-        except (Doubtful, *_BROKEN, IndexError):
+        except (Doubtful, *BROKEN, IndexError):
             return False
         return True
 
@@ -160,7 +165,7 @@ class _Reading:
         """Yield the frame of a time stamp, and those behind it; nothing if it is not met."""
         try:
             container.seek(target, stream=stream, backward=True)
-        except _BROKEN:
+        except BROKEN:
             return
         with closing(self._decoded(container, stream)) as frames:
             before: int | None = None
@@ -194,8 +199,9 @@ class _Reading:
             while True:
                 try:
                     packet = next(packets, None)
-                except (*_BROKEN, IndexError):  # the last: PyAV, of a stream that was not announced
+                except (*BROKEN, IndexError) as error:  # the last: PyAV, of a stream that was not announced
                     self._holes.bad()
+                    self._broke = error
                     yield from self._flushed(stream)
                     return
                 if packet is None:
@@ -210,7 +216,7 @@ class _Reading:
         self._speaker.at(number)
         try:
             return list(packet.decode())
-        except _BROKEN:
+        except BROKEN:
             if packet.size:  # the one that ends a file is empty
                 self._holes.bad()
             return []
@@ -218,7 +224,7 @@ class _Reading:
     def _flushed(self, stream: VideoStream) -> list[VideoFrame]:
         try:
             return list(stream.decode(None))
-        except _BROKEN:
+        except BROKEN:
             return []
 
     # -- frames --------------------------------------------------------------------------------------
@@ -246,15 +252,20 @@ class _Reading:
         self._over = self._sampler.is_over(number, seconds)
 
     def _say(self, frame: VideoFrame, number: int, seconds: Fraction, guessed: bool) -> None:
+        picture, data = self._picture(frame, number, seconds, guessed)
+        self._speaker.say(picture, data)
+        self.rest = msgspec.structs.replace(self.rest, after=picture.place, taken=self.rest.taken + 1)
+
+    def _picture(
+        self, frame: VideoFrame, number: int, seconds: Fraction, guessed: bool
+    ) -> tuple[Picture, bytes]:
         if frame.width * frame.height > self._job.limits.pixels:
             raise Unreadable(f"frame {number} has {frame.width} × {frame.height} pixels, more than allowed")
         place = Place(frame=number, pts=frame.pts, tb=self._timing.base_text, t=seconds_text(seconds))
         turned = getattr(frame, "rotation", 0) // 90 % 4
         data, width, height = self._upright(frame, turned)
         flags = (*(("corrupt",) if frame.is_corrupt else ()), *(("no_pts",) if guessed else ()))
-        picture = Picture(place=place, w=width, h=height, rot=-turned % 4 * 90, flags=flags)
-        self._speaker.say(picture, data)
-        self.rest = msgspec.structs.replace(self.rest, after=place, taken=self.rest.taken + 1)
+        return Picture(place=place, w=width, h=height, rot=-turned % 4 * 90, flags=flags), data
 
     def _upright(self, frame: VideoFrame, turned: int) -> tuple[bytes, int, int]:
         import numpy as np
@@ -276,6 +287,14 @@ class _Reading:
         return bytes(grey.tobytes())
 
     # -- the file ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _source(self) -> Iterator[InputContainer]:
+        with open(self._job.path, "rb") as file, opened(file) as container:
+            yield container
+
+    def _timed(self, stream: VideoStream) -> Timing:
+        return Timing(stream)
 
     def _checked(self, container: InputContainer) -> VideoStream:
         streams = container.streams.video
@@ -317,14 +336,28 @@ class _Reading:
         self._speaker.say(Finished(frames=self._next, seconds=seconds_text(end)))
 
 
-def _opened(file: Any) -> InputContainer:
-    """Open a file as FFmpeg is allowed to: it is given its bytes, and can open nothing else by itself."""
+def opened(
+    source: Any,
+    formats: str = FORMATS,
+    protocols: str = "none",
+    form: str | None = None,
+    timeout: tuple[float, float] | None = None,
+    options: Mapping[str, str] = _NO_OPTIONS,
+) -> InputContainer:
+    """Open what FFmpeg is allowed to: it is given the bytes of a file, and can open nothing by itself, unless
+    ``source`` is an address and ``protocols`` names what it is reached by.
+
+    Raises:
+        Unreadable: It is no video.
+    """
     # Texts in a file need not be text; PyAV from 19 on reads them as they are.
     major = int(av.__version__.split(".")[0])
     texts: dict[str, Any] = {"metadata_errors": "replace"} if major < 19 else {}
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    allowed = {**options, "format_whitelist": formats, "protocol_whitelist": protocols}
     try:
-        container: InputContainer = av.open(file, mode="r", container_options=options, **texts)
-    except _BROKEN as error:
+        container: InputContainer = av.open(
+            source, mode="r", format=form, container_options=allowed, timeout=timeout, **texts
+        )
+    except BROKEN as error:
         raise Unreadable(f"it is no video that can be read ({error})") from error
     return container
