@@ -235,7 +235,7 @@ def mask(width: int, height: int) -> dict[str, str]:
     pixels = np.zeros((height, width), np.uint8)
     pixels[:, :2] = 255
     Image.fromarray(pixels).save(file, "PNG")
-    return {"base64": base64.b64encode(file.getvalue()).decode()}
+    return {"base64": base64.urlsafe_b64encode(file.getvalue()).decode()}
 
 
 def test_answers_are_regions_concepts_or_frames() -> None:

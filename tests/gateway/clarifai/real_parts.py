@@ -90,13 +90,15 @@ class RealRunner:
 
 
 @contextmanager
-def runner(base: str, home: Path, *, model: Path = TOY, threads: int = 4, **env: str) -> Iterator[RealRunner]:
+def runner(
+    base: str, home: Path, *, model: Path = TOY, name: str = "toy", threads: int = 4, **env: str
+) -> Iterator[RealRunner]:
     """Run Clarifai's runner."""
     arguments = {
         "model_path": model,
         "compute_cluster_id": "cc1",
         "nodepool_id": "np1",
-        "runner_id": "toy",
+        "runner_id": name,
         "health_check_port": 0,
         "num_threads": threads,
     }

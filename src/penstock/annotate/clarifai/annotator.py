@@ -129,5 +129,5 @@ _REFUSED = ErrorCode.INVALID_ARGUMENT
 
 def _resolved(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
     name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
-    found = whole.get("$defs", {}).get(name) if name else schema
-    return found if isinstance(found, dict) else {}
+    found = whole.get("$defs", {}).get(name) if name else None
+    return {**(found if isinstance(found, dict) else {}), **schema}

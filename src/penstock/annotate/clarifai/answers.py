@@ -20,6 +20,7 @@ REGION = "region"
 """Attribute of regions that are of one place and have a concept each: which place it is."""
 _PLAIN = "region"  # the label of a place that no concept is said of
 _THRESHOLD = 127
+_ALPHABET = str.maketrans("-_", "+/")  # either will do
 
 
 class _Concept(msgspec.Struct):
@@ -70,16 +71,17 @@ class ClarifaiAdapter:
         return Answer(found, tuple(tags))
 
     def _regions(self, region: _Region, number: int, width: int, height: int, place: str) -> Iterator[Found]:
-        runs = None if region.mask is None else _mask(region.mask, width, height, place)
+        # What a model has not set may come as empty text, or as zeros.
+        runs = _mask(region.mask, width, height, place) if region.mask and region.mask.base64 else None
         for concept in region.concepts or (None,):
             found = Found(label=_PLAIN if concept is None else self._label(concept), model=self._model)
             found.score = None if concept is None else concept.value
-            if region.box is not None:
+            if region.box is not None and any(region.box):
                 left, top, right, bottom = region.box
                 found.box = (left * width, top * height, right * width, bottom * height)
-            if region.point is not None:
+            if region.point is not None and any(region.point):
                 found.kp = ((region.point[0] * width, region.point[1] * height, 2),)
-            found.mask, found.text, found.track = runs, region.text, region.track_id
+            found.mask, found.text, found.track = runs, region.text or None, region.track_id or None
             if len(region.concepts) > 1:
                 found.attrs = {REGION: number}
             yield found
@@ -116,7 +118,8 @@ def _mask(mask: _Media, width: int, height: int, place: str) -> rle.Runs:
     """Return a mask, which is a picture of the whole frame; what is bright is inside."""
     images, np = needed("PIL.Image", "masks"), needed("numpy", "masks")
     try:
-        image = images.open(io.BytesIO(base64.b64decode(mask.base64, validate=True)), formats=("PNG", "JPEG"))
+        data = base64.b64decode(mask.base64.translate(_ALPHABET), validate=True)
+        image = images.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         if image.size != (width, height):
             size = f"{image.width} x {image.height}"
             raise AnswerError(f"{place}: its mask has {size} pixels; the frame has {width} x {height}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 
@@ -13,7 +13,7 @@ from penstock.protocol.clarifai.names import GENERATE, METHOD_KEY, POST, RAW, SI
 from penstock.protocol.clarifai.statuses import error_of
 from penstock.protocol.runners import MAX_CONCURRENCY, Offer
 
-Request = service_pb2.PostModelOutputsRequest
+Request: TypeAlias = service_pb2.PostModelOutputsRequest | service_pb2.AutoAnnotationRequest
 Response = service_pb2.MultiOutputResponse
 Kind = resources_pb2.RunnerMethodType
 
@@ -100,7 +100,7 @@ class SignaturesForm:
         data = resources_pb2.Data()
         data.metadata.update({METHOD_KEY: SIGNATURES})
         data.parts.add()
-        return [Request(inputs=[resources_pb2.Input(data=data)])]
+        return [service_pb2.PostModelOutputsRequest(inputs=[resources_pb2.Input(data=data)])]
 
     def further(self, text: bytes, opening: bytes | None) -> Request:
         """See ``Form.further``; there is none."""

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.clarifai.streams import Said
-from penstock.protocol.clarifai.names import CONTROL_PREFIX
+from penstock.protocol.clarifai.names import CONTROL_PREFIX, RUNNING
 
 MAX_HELLO = 64 * 1024  # bytes
 MAX_ID = 256  # characters
@@ -68,12 +68,14 @@ class Hello:
     Attributes:
         control: It is the one on which cancels go out.
         primary: It is the one of the replica's main thread.
+        tasks: The ids of items whose tasks of annotation run, as it says there.
     """
 
     who: ReplicaId
     control: bool
     primary: bool
     software: str
+    tasks: frozenset[str] = frozenset()
 
 
 def read_hello(data: bytes, metadata: Mapping[str, str], key: str) -> Hello:
@@ -99,7 +101,10 @@ def read_hello(data: bytes, metadata: Mapping[str, str], key: str) -> Hello:
         replica=_id("runner_replica_id", said.runner_replica_id, needed=True),
     )
     primary = not control and request_id.endswith("-p")
-    return Hello(who, control, primary, metadata.get("user-agent", "")[:MAX_AGENT])
+    said_of_tasks = said.status.internal_details
+    named = said_of_tasks.removeprefix(RUNNING).split(",") if said_of_tasks.startswith(RUNNING) else ()
+    tasks = frozenset(name.strip() for name in named)
+    return Hello(who, control, primary, metadata.get("user-agent", "")[:MAX_AGENT], tasks)
 
 
 def _parse(data: bytes) -> Said:

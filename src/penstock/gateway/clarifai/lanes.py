@@ -75,6 +75,8 @@ class Item:
         requests: What that is in Clarifai's messages.
         request_id: Of the call; the replica's logs call it so.
         window: Bytes of outputs that may be untaken.
+        item_id: What the replica knows it by; empty: any id.
+        primary: Whether only the stream of the replica's main thread will do.
     """
 
     form: Form
@@ -83,6 +85,8 @@ class Item:
     request_id: str
     window: int
     sink: Sink
+    item_id: str = ""
+    primary: bool = False
 
 
 class Owner(Protocol):
@@ -112,10 +116,12 @@ class Lane:
     Args:
         owner: Is told what it needs to know.
         line: Carries the messages.
+        primary: Whether it is the one of the replica's main thread.
     """
 
-    def __init__(self, owner: Owner, line: Line) -> None:
+    def __init__(self, owner: Owner, line: Line, *, primary: bool = False) -> None:
         self.stream = DataStream()
+        self.primary = primary
         self.since = owner.now()
         """Seconds, when it opened, or its item began or ended."""
         self.reading_since: float | None = None
@@ -143,7 +149,7 @@ class Lane:
         """Have the replica run an item."""
         self._item = item
         self.since = self._owner.now()
-        self.stream.begin(uuid.uuid4().hex, item.form)
+        self.stream.begin(item.item_id or uuid.uuid4().hex, item.form)
         if not item.requests:
             self._held = item.text
         for request in item.requests:

@@ -56,9 +56,18 @@ class Places:
         """How many may be used now."""
         return len(self._idle)
 
-    def take(self) -> Lane | None:
-        """Return a stream to be used, that which waits longest; None if there is none."""
-        return self._idle.popleft() if self._idle else None
+    def take(self, *, primary: bool = False) -> Lane | None:
+        """Return a stream to be used, that which waits longest; None if there is none.
+
+        Args:
+            primary: Only that of the main thread will do.
+        """
+        if not primary:
+            return self._idle.popleft() if self._idle else None
+        lane = next((lane for lane in self._idle if lane.primary), None)
+        if lane is not None:
+            self._idle.remove(lane)
+        return lane
 
     # -- what becomes of them ------------------------------------------------------------------------
 

@@ -14,11 +14,14 @@ from clarifai_grpc.grpc.api.status import status_pb2
 from penstock.calls.clock import Clock
 from penstock.calls.ids import new_id
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway.clarifai.annotation_form import AnnotationForm
+from penstock.gateway.clarifai.assignments import Assignments
 from penstock.gateway.clarifai.forms import Form
 from penstock.gateway.clarifai.hello import Hello, ReplicaId
 from penstock.gateway.clarifai.lanes import Item, Lane, Line
 from penstock.gateway.clarifai.opens import OpenRate
 from penstock.gateway.clarifai.places import Places
+from penstock.gateway.clarifai.replica_tasks import ReplicaTasks
 from penstock.gateway.clarifai.settings import LinkSettings
 from penstock.gateway.clarifai.sinks import Answer, CallSink
 from penstock.gateway.clarifai.streams import Finished, Phase, cancel_of
@@ -57,6 +60,7 @@ class Replica(Runner):
         room: Told when a place is free.
         still_welcome: Whether what let it in would still let it in.
         forget: Told when it is gone.
+        assignments: The tasks of annotation of all replicas.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Replica(Runner):
         room: Callable[[], None],
         still_welcome: Callable[[], bool],
         forget: Callable[[Replica], None],
+        assignments: Assignments,
     ) -> None:
         who = hello.who
         identity = Identity(who.name, "", who.key, hello.software, {**who.labels(), **labels})
@@ -89,6 +94,8 @@ class Replica(Runner):
         self._room = room
         self._still_welcome = still_welcome
         self._forget_me = forget
+        self.tasks = ReplicaTasks(self, assignments, clock, self._began)
+        """Of annotation."""
         self._places = Places(clock, self._changed_places)
         self._running: dict[str, Lane] = {}  # by the call's id
         self._waiting: dict[str, _Waiting] = {}  # ... those without a stream
@@ -137,7 +144,7 @@ class Replica(Runner):
 
     def open_lane(self, line: Line, *, primary: bool = False) -> Lane:
         """It has opened a data stream."""
-        lane = Lane(self, line)
+        lane = Lane(self, line, primary=primary)
         self.primaries += primary
         self._places.open(lane)
         return lane
@@ -169,17 +176,26 @@ class Replica(Runner):
                 _feed(lane, message)
             elif message.request_id in self._waiting:
                 self._waiting[message.request_id].inputs.append(message)
-        elif isinstance(message, Credit) and (lane := self._running.get(message.request_id)) is not None:
-            lane.credit(message.size)
+        elif isinstance(message, Credit):
+            self.tasks.credit(message.request_id, message.size)
+            if (lane := self._running.get(message.request_id)) is not None:
+                lane.credit(message.size)
 
     def _open(self, opening: Open) -> None:
         form = self._forms[opening.command]
+        if isinstance(form, AnnotationForm):
+            self._start(self.tasks.assign(opening, form))
+            return
         sink = CallSink(self, opening.request_id)
         requests = form.open(opening.input)
         self._start(Item(form, opening.input, requests, opening.request_id, opening.window, sink))
 
+    def _began(self, request_id: str) -> None:
+        self._running.pop(request_id, None)
+        self._changed_places()
+
     def _start(self, item: Item) -> None:
-        lane = self._places.take()
+        lane = self._places.take(primary=item.primary)
         if lane is not None:
             self._begin(lane, item)
         else:
@@ -192,6 +208,9 @@ class Replica(Runner):
     def _cancel(self, message: Cancel) -> None:
         if message.request_id in self._waiting:
             del self._waiting[message.request_id]
+            self.end_call(message.request_id, End(request_id=message.request_id, reason=message.reason))
+            return
+        if self.tasks.cancel(message.request_id):
             self.end_call(message.request_id, End(request_id=message.request_id, reason=message.reason))
             return
         lane = self._running.get(message.request_id)
@@ -252,6 +271,12 @@ class Replica(Runner):
     def _let_go(self, request_id: str) -> None:
         self._running.pop(request_id, None)
         self._reasons.pop(request_id, None)
+        if self.tasks.forget(request_id):
+            self._changed_places()
+
+    def _forget(self, request_id: str) -> None:
+        super()._forget(request_id)
+        self._let_go(request_id)
 
     # -- for its lanes -------------------------------------------------------------------------------
 
@@ -295,6 +320,7 @@ class Replica(Runner):
     def _part(self, why: str, parting: Parting) -> None:
         self._timer.cancel()
         self._waiting.clear()
+        self.tasks.drop()
         self.removed = parting is Parting.REMOVED
         self._forget_me(self)
         for lane in self._places:
@@ -313,7 +339,7 @@ class Replica(Runner):
     def _changed_places(self) -> None:
         if self.gone:
             return
-        capacity = self._places.capacity
+        capacity = self._places.capacity + self.tasks.begun
         there = self._places.any or bool(self._controls)
         if there != (self._away_since is None):
             self._away_since = None if there else self.now()
@@ -329,11 +355,13 @@ class Replica(Runner):
 
     def _use_places(self) -> None:
         """Have calls run that wait, first those that are here already."""
-        while self._waiting and (lane := self._places.take()) is not None:
-            waiting = self._waiting.pop(next(iter(self._waiting)))
-            self._begin(lane, waiting.item)
-            for message in waiting.inputs:
-                _feed(lane, message)
+        for request_id, waiting in tuple(self._waiting.items()):
+            lane = self._places.take(primary=waiting.item.primary)
+            if lane is not None:
+                del self._waiting[request_id]
+                self._begin(lane, waiting.item)
+                for message in waiting.inputs:
+                    _feed(lane, message)
         if self._places.free and self.confirmed:
             self._room()
 

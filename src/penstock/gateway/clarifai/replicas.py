@@ -9,6 +9,8 @@ import msgspec
 
 from penstock.calls.clock import Clock
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway.clarifai.annotation_form import annotation_command
+from penstock.gateway.clarifai.assignments import Assignments
 from penstock.gateway.clarifai.binding import Bindings, ServedModel
 from penstock.gateway.clarifai.forms import Form, SignaturesForm, raw_commands
 from penstock.gateway.clarifai.hello import Hello, ReplicaId
@@ -35,13 +37,22 @@ class Replicas:
         link: How they are treated.
         bindings: Knows which models runners were announced for.
         clock: Tells the time.
+        assignments: The tasks of annotation.
     """
 
-    def __init__(self, hub: Hub, link: LinkSettings, bindings: Bindings, clock: Clock) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        link: LinkSettings,
+        bindings: Bindings,
+        clock: Clock,
+        assignments: Assignments | None = None,
+    ) -> None:
         self._hub = hub
         self._link = link
         self._bindings = bindings
         self._clock = clock
+        self._assignments = assignments or Assignments(clock)
         self._known: dict[ReplicaId, Replica] = {}
         self._removed: dict[ReplicaId, None] = {}
         self._closing = False
@@ -82,6 +93,7 @@ class Replicas:
             self._hub.runners.serve,
             visitor.still_welcome,
             self._forget,
+            self._assignments,
         )
         self._known[hello.who] = replica
         return replica
@@ -89,6 +101,8 @@ class Replicas:
     def open_lane(self, replica: Replica, line: Line, hello: Hello, visitor: Visitor) -> Lane:
         """A replica has opened a data stream; by its first one it says what it runs."""
         lane = replica.open_lane(line, primary=hello.primary)
+        if hello.primary:
+            replica.tasks.said_to_run(hello.tasks)
         if not replica.introduced:
             replica.introduced = True
             work = self._introduce(replica, self._model_of(hello.who), visitor.commands)
@@ -100,6 +114,9 @@ class Replicas:
         await replica.settle()
         if replica.gone:
             return
+        if replica.primaries:
+            offer, form = annotation_command(model)
+            offers, forms = [*offers, offer], {offer.name: form, **forms}
         mine = {
             offer.name: msgspec.structs.replace(offer, queue=self._link.queue)
             for offer in offers

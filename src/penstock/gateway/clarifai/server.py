@@ -15,6 +15,8 @@ from grpc import aio
 
 from penstock.calls.clock import Clock, SystemClock
 from penstock.errors import CallError, PenstockError
+from penstock.gateway.clarifai.annotations import Annotations, TasksGuard
+from penstock.gateway.clarifai.assignments import Assignments
 from penstock.gateway.clarifai.binding import Bindings
 from penstock.gateway.clarifai.guard import Guard, check_known
 from penstock.gateway.clarifai.replicas import Replicas
@@ -68,11 +70,12 @@ class ClarifaiServer:
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
-        self.replicas = Replicas(hub, link, bindings, clock)
+        assignments = Assignments(clock)
+        self.replicas = Replicas(hub, link, bindings, clock, assignments)
         """Those that are there."""
         self._streams = RunnerStreams(hub, self.replicas, guard, clock)
-        self._clients = clients
-        self._guard = guard
+        self._clients = (*clients, Annotations(assignments))
+        self._guard = TasksGuard(guard, assignments)
         self._host = host
         self._link = link
         self._tls = tls

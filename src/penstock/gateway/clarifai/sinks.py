@@ -37,6 +37,27 @@ class CallSink:
 
 
 @dataclass(frozen=True)
+class TaskSink:
+    """Hands on whether a task of annotation has begun; what comes of it is posted."""
+
+    calls: Calls
+    request_id: str
+    began: Callable[[], None]
+
+    def output(self, text: bytes) -> None:
+        raise AssertionError("it has one answer")
+
+    def finished(self, how: Finished) -> None:
+        if how.error is None and not how.cut:
+            self.began()
+        else:
+            self.calls.finish(self.request_id, how)
+
+    def lost(self, why: str) -> None:
+        self.calls.lose_call(self.request_id, why)
+
+
+@dataclass(frozen=True)
 class Answer:
     """Keeps the answer to a question of the gateway's own."""
 

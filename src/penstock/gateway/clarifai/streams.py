@@ -98,8 +98,12 @@ class DataStream:
             return None
         assert self._form is not None
         told = Told(status=status_pb2.Status(code=codes.SUCCESS, req_id=req_id))
-        item = told.runner_items.add(id=self.item_id, post_model_outputs_request=request)
+        item = told.runner_items.add(id=self.item_id)
         item.processing_info.runner_method_type = self._form.kind
+        if isinstance(request, service_pb2.AutoAnnotationRequest):
+            item.auto_annotation_request.CopyFrom(request)
+        else:
+            item.post_model_outputs_request.CopyFrom(request)
         return told
 
     def end_input(self) -> Told | None:

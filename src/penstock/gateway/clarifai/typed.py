@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clarifai_grpc.grpc.api import resources_pb2
+from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 
 from penstock.errors import CallError, ErrorCode
 from penstock.gateway.clarifai.binding import ServedModel
@@ -56,7 +56,7 @@ class TypedForm:
 
     def _request(self, given: resources_pb2.Input) -> Request:
         model = self._model
-        return Request(
+        return service_pb2.PostModelOutputsRequest(
             user_app_id=resources_pb2.UserAppIDSet(user_id=model.user_id, app_id=model.app_id),
             model_id=model.model_id,
             version_id=model.version_id,

@@ -17,6 +17,8 @@ GENERATE = "GenerateModelOutputs"
 STREAM = "StreamModelOutputs"
 RAW = (POST, GENERATE, STREAM)
 """The RPCs that are commands of a model as they are, besides its methods (``raw``)."""
+ANNOTATE = "AutoAnnotate"
+"""The command of a model by which its runner goes through media by itself."""
 
 OPENAI_METHODS = ("openai_transport", "openai_stream_transport")
 """Methods that take requests of OpenAI's API as text, and give its answers, whole or in pieces."""
