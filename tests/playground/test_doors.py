@@ -61,6 +61,15 @@ def test_it_asks_for_a_key_and_never_puts_one_in_a_url(browser: Page, guarded: s
     assert tab.see("sessionStorage.length") == 0
     tab.press("Escape")
     tab.until_text("#explain", "a key is needed")
+    asked = (
+        "performance.getEntriesByType('resource').filter((each) => each.name.endsWith('/v2/commands')).length"
+    )
+    times = tab.see(asked)
+    tab.see("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.until(f"{asked} > {times}")  # it has looked again, and asks for no key again
+    assert tab.see("document.querySelector('dialog[open]')") is None
+    tab.click("#key-button")
+    tab.until("document.activeElement.id === 'key'")
     assert tab.faults() == []
 
 

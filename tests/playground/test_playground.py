@@ -57,6 +57,43 @@ def test_a_stream_grows_as_it_comes(tab: Tab) -> None:
     assert tab.see("document.querySelector('.plot path').getAttribute('d')") != ""
 
 
+def test_text_that_comes_whole_each_time_takes_the_place_of_what_was_there(tab: Tab) -> None:
+    tab.open("#/command/revise")
+    for _ in range(2):
+        tab.click("button.main")
+        tab.until_text(STATE, "Completed, 4 items")
+        assert tab.text(OUTPUT) == "Or not."
+        tab.see("document.querySelector('.items').open = true")
+        tab.until("document.querySelector('.items pre').textContent.split('\\n').length === 4")
+
+
+def test_calls_of_views_that_were_left_go_on_and_a_connection_is_left_for_a_cancel(tab: Tab) -> None:
+    tab.open("#/command/gated")
+    fields = {"#/command/gated": "words", "#/workflow/tale": "words", "#/command/tell": "words"}
+    for place, name in (*fields.items(), ("#/command/tokens", "n")):
+        tab.see(f"location.hash = {json.dumps(place)}")
+        tab.until(f"document.querySelector('a[aria-current]').hash === {json.dumps(place)}")
+        tab.put(name, "1000000" if name == "n" else " ".join(["word"] * 500))
+        if place == "#/command/tell":
+            tab.put("pause_ms", "1000")
+        tab.press("Enter", CONTROL)
+        tab.until_text(OUTPUT, "o")
+    tab.see("location.hash = '#/command/revise'")
+    tab.until_text("h1", "revise")
+    tab.click("button.main")
+    tab.until_text(STATE, "4 calls run in this page already")
+    for place in fields:
+        tab.see(f"location.hash = {json.dumps(place)}")
+        tab.until(f"document.querySelector('a[aria-current]').hash === {json.dumps(place)}")
+        assert tab.text(STATE).startswith("Running")
+        tab.press("Escape")
+        tab.until_text(STATE, "Cancelled")
+    tab.see("location.hash = '#/command/revise'")
+    tab.until_text("h1", "revise")
+    tab.click("button.main")
+    tab.until_text(STATE, "Completed, 4 items")
+
+
 @pytest.mark.parametrize("how", ["button", "escape"])
 def test_a_call_is_cancelled(tab: Tab, how: str) -> None:
     tab.open("#/command/gated")

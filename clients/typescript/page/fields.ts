@@ -94,7 +94,8 @@ function boxOf(field: Field): Box {
     return h("input", { type: "text", autocomplete: "off", value });
   }
   const rows = kind === "json" && schema["type"] !== undefined ? 3 : 2;
-  return h("textarea", { rows, spellcheck: kind === "text" ? "true" : "false", autocomplete: "off" }, value);
+  const spellcheck = kind === "text" ? "true" : "false";
+  return h("textarea", { rows, spellcheck, autocomplete: "off", placeholder: field.sample }, value);
 }
 
 function selectOf(field: Field, values: readonly unknown[]): HTMLSelectElement {

@@ -16,6 +16,7 @@ const WHOLE: Field = {
   fallback: undefined,
   choices: [],
   type: "object",
+  sample: "{}",
   loose: false,
   schema: { type: "object" },
 };

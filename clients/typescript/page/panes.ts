@@ -5,7 +5,7 @@ import { Painter } from "./frames.js";
 
 const LINE = 4000; // characters after which the next line begins a part of its own, which is laid out alone
 const KEPT = 100; // items shown
-const LONGEST = 2000; // characters shown of one
+const LONGEST = 400; // characters shown of one
 
 /** Return the text in an item, and whether it is all so far instead of what is new. */
 export function textIn(item: unknown): { readonly text: string; readonly all: boolean } | undefined {
@@ -24,6 +24,7 @@ export class TextPane {
   private part: Text | undefined;
   private length = 0;
   private waiting = "";
+  private whole = "";
   private anew = false;
 
   constructor(label: string) {
@@ -33,14 +34,17 @@ export class TextPane {
 
   /** Show an item's text. */
   add({ text, all }: { readonly text: string; readonly all: boolean }): void {
-    if (all) this.clear();
-    this.waiting += text;
+    const more = all && text.startsWith(this.whole);
+    if (all && !more) this.clear();
+    this.waiting += more ? text.slice(this.whole.length) : text;
+    if (all) this.whole = text;
     this.painter.touch();
   }
 
   /** Show nothing. */
   clear(): void {
     this.waiting = "";
+    this.whole = "";
     this.anew = true;
     this.painter.touch();
   }
@@ -87,7 +91,7 @@ export class ItemsPane {
   private readonly painter = new Painter(() => this.paint());
   private readonly lines = h("pre", { tabindex: 0, role: "region", "aria-label": "Items" });
   private readonly title = h("summary", {}, "Items");
-  private items: unknown[] = [];
+  private items: Shown[] = [];
   private count = 0;
 
   constructor() {
@@ -97,7 +101,7 @@ export class ItemsPane {
   /** Show an item. */
   add(item: unknown): void {
     this.count += 1;
-    this.items.push(item);
+    this.items.push({ item });
     if (this.items.length > 2 * KEPT) this.items = this.items.slice(-KEPT);
     this.painter.touch();
   }
@@ -121,7 +125,16 @@ export class ItemsPane {
   }
 }
 
-function lineOf(item: unknown): string {
-  const line = JSON.stringify(item);
-  return line.length > LONGEST ? `${line.slice(0, LONGEST)}… (${line.length} characters)` : line;
+/** An item, and its line once that was needed. */
+interface Shown {
+  readonly item: unknown;
+  line?: string;
+}
+
+function lineOf(shown: Shown): string {
+  if (shown.line === undefined) {
+    const line = JSON.stringify(shown.item);
+    shown.line = line.length > LONGEST ? `${line.slice(0, LONGEST)}… (${line.length} characters)` : line;
+  }
+  return shown.line;
 }

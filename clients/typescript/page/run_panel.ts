@@ -21,6 +21,10 @@ export interface Part {
   end(ending: Ending): void;
 }
 
+const MOST = 4; // calls at a time: a browser has six connections to a server, and one has to be left for a cancel
+
+let running = 0;
+
 const OUTCOMES = { completed: "Completed", cancelled: "Cancelled", error: "Failed" } as const;
 
 /** Runs one call at a time. */
@@ -63,15 +67,20 @@ export class RunPanel {
   /** Run one, unless one runs. */
   async start(): Promise<void> {
     if (this.running || this.run.disabled) return;
+    if (running >= MOST) {
+      this.say(`${running} calls run in this page already; cancel one, or wait for it`);
+      return;
+    }
     this.run.disabled = true; // a form may have files to read first
     const opener = await this.part.prepare().finally(() => (this.run.disabled = false));
     if (opener === undefined) {
-      announce("The form has faults");
+      this.say("Not sent: see the form");
       return;
     }
     const call = new PageCall(opener, `page-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`);
     this.begin(call);
-    const ending = await call.read((frame) => this.see(frame));
+    running += 1;
+    const ending = await call.read((frame) => this.see(frame)).finally(() => (running -= 1));
     this.end(call, ending);
   }
 
@@ -81,6 +90,11 @@ export class RunPanel {
     this.note = "cancelling";
     this.call.cancel();
     this.painter.touch();
+  }
+
+  private say(words: string): void {
+    this.state.textContent = words;
+    announce(words);
   }
 
   private begin(call: PageCall): void {
@@ -114,7 +128,8 @@ export class RunPanel {
     const items = call.meter.items;
     const took = Number(ending.metrics["total_ms"]);
     const time = Number.isFinite(took) ? ` in ${round(took)} ms` : "";
-    const words = `${OUTCOMES[ending.status]}${items > 0 ? `, ${items} items` : ""}${time}`;
+    const why = ending.status === "cancelled" && ending.error !== "caller" ? ` (${ending.error ?? ""})` : "";
+    const words = `${OUTCOMES[ending.status]}${why}${items > 0 ? `, ${items} items` : ""}${time}`;
     this.plots.draw(call.meter);
     this.part.end(ending);
     this.state.textContent = words;

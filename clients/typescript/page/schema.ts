@@ -19,12 +19,15 @@ export interface Field {
   readonly choices: readonly unknown[];
   /** Its type in words. */
   readonly type: string;
+  /** What it may look like, where that is JSON. */
+  readonly sample: string;
   /** Whether text that is no JSON is taken as text. */
   readonly loose: boolean;
   /** Its own schema, without references and null. */
   readonly schema: Schema;
 }
 
+const DEEPEST = 4; // levels of a sample
 const NULL: Schema = { type: "null" };
 const FILES = new Set(["base64", "base64url", "binary", "byte"]);
 
@@ -45,13 +48,16 @@ function fieldOf(name: string, given: Schema, root: Schema, required: boolean): 
   const nullable = left.length < several.length || told["type"] === "null";
   const schema = left.length === 1 && left[0] !== undefined ? left[0] : told;
   const choices = choicesOf(schema);
+  const kind = left.length > 1 ? "json" : kindOf(schema, choices);
+  const sample = kind === "json" && left[0] !== undefined ? JSON.stringify(sampleOf(left[0], root, 0)) : "";
   return {
     name,
     schema,
+    kind,
+    sample: sample === "null" ? "" : sample,
     required,
     nullable,
     choices,
-    kind: left.length > 1 ? "json" : kindOf(schema, choices),
     description: text(given["description"]) || text(told["description"]) || text(schema["description"]),
     fallback: given["default"] ?? told["default"],
     type: left.map((each) => typeName(each, root)).join(" or ") + (nullable ? " or null" : ""),
@@ -83,6 +89,25 @@ function kindOf(schema: Schema, choices: readonly unknown[]): Kind {
 
 function isFile(schema: Schema): boolean {
   return FILES.has(text(schema["format"])) || FILES.has(text(schema["contentEncoding"]));
+}
+
+/** Return the least that a schema takes, as far as that can be told. */
+function sampleOf(given: Schema, root: Schema, depth: number): unknown {
+  const schema = alternatives(resolve(given, root), root)[0] ?? {};
+  if (schema["default"] !== undefined) return schema["default"];
+  const [choice] = choicesOf(schema);
+  if (choice !== undefined) return choice;
+  const { type, items, properties, required } = schema;
+  if (type === "string") return "";
+  if (type === "number" || type === "integer") return schema["minimum"] ?? 0;
+  if (type === "boolean") return false;
+  if (depth > DEEPEST) return null;
+  if (type === "array") return isSchema(items) && Object.keys(items).length > 0 ? [sampleOf(items, root, depth + 1)] : [];
+  if (type !== "object") return null;
+  const names = Array.isArray(required) ? required.map(String) : [];
+  const parts = isSchema(properties) ? properties : {};
+  const value = (name: string): unknown => (isSchema(parts[name]) ? sampleOf(parts[name], root, depth + 1) : null);
+  return Object.fromEntries(names.map((name) => [name, value(name)]));
 }
 
 function typeName(schema: Schema, root: Schema): string {

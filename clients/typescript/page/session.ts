@@ -9,6 +9,7 @@ const KEPT_AS = "penstock.key";
 export class Session extends EventTarget {
   client: Client;
   private asking: Promise<boolean> | undefined;
+  private declined = false;
 
   constructor(private readonly base: string) {
     super();
@@ -26,7 +27,7 @@ export class Session extends EventTarget {
       try {
         return await work(this.client);
       } catch (error) {
-        if (!wantsKey(error)) throw error;
+        if (!wantsKey(error) || this.declined) throw error; // asked for once, unless by the user's own wish
         const why = this.hasKey ? "The server does not know this key, or no longer." : "";
         if (!(await this.askKey(why))) throw error;
       }
@@ -37,6 +38,7 @@ export class Session extends EventTarget {
   askKey(why = ""): Promise<boolean> {
     this.asking ??= promptFor(why).then((key) => {
       this.asking = undefined;
+      this.declined = key === undefined;
       if (key === undefined) return false;
       keep(key);
       this.reconnect();
@@ -48,6 +50,7 @@ export class Session extends EventTarget {
   /** Forget the key. */
   forget(): void {
     keep(undefined);
+    this.declined = false;
     this.reconnect();
   }
 

@@ -49,6 +49,13 @@ async def go(times: int = 1):
     return {"passed": times}
 
 
+@rt.streaming_command("revise")
+async def revise():
+    """Give all of the text each time, and change it in the end."""
+    for text in ("It", "It is", "It is so.", "Or not."):
+        yield {"text": text}
+
+
 @rt.streaming_command("tokens")
 async def tokens(n: Annotated[int, Field(ge=1)] = 10000, line: Annotated[int, Field(ge=1)] = 40):
     """Stream so many tokens, as fast as they are taken, of which so many are a line."""

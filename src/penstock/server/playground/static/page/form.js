@@ -11,6 +11,7 @@ const WHOLE = {
     fallback: undefined,
     choices: [],
     type: "object",
+    sample: "{}",
     loose: false,
     schema: { type: "object" },
 };

@@ -2,7 +2,7 @@ import { h } from "./dom.js";
 import { Painter } from "./frames.js";
 const LINE = 4000;
 const KEPT = 100;
-const LONGEST = 2000;
+const LONGEST = 400;
 export function textIn(item) {
     if (typeof item === "string")
         return { text: item, all: false };
@@ -20,19 +20,24 @@ export class TextPane {
     part;
     length = 0;
     waiting = "";
+    whole = "";
     anew = false;
     constructor(label) {
         this.parts = h("div", { class: "text" });
         this.element = h("div", { class: "pane", role: "region", "aria-label": label, tabindex: 0 }, this.parts);
     }
     add({ text, all }) {
-        if (all)
+        const more = all && text.startsWith(this.whole);
+        if (all && !more)
             this.clear();
-        this.waiting += text;
+        this.waiting += more ? text.slice(this.whole.length) : text;
+        if (all)
+            this.whole = text;
         this.painter.touch();
     }
     clear() {
         this.waiting = "";
+        this.whole = "";
         this.anew = true;
         this.painter.touch();
     }
@@ -82,7 +87,7 @@ export class ItemsPane {
     }
     add(item) {
         this.count += 1;
-        this.items.push(item);
+        this.items.push({ item });
         if (this.items.length > 2 * KEPT)
             this.items = this.items.slice(-KEPT);
         this.painter.touch();
@@ -102,7 +107,10 @@ export class ItemsPane {
             this.lines.textContent = this.items.slice(-KEPT).map(lineOf).join("\n");
     }
 }
-function lineOf(item) {
-    const line = JSON.stringify(item);
-    return line.length > LONGEST ? `${line.slice(0, LONGEST)}… (${line.length} characters)` : line;
+function lineOf(shown) {
+    if (shown.line === undefined) {
+        const line = JSON.stringify(shown.item);
+        shown.line = line.length > LONGEST ? `${line.slice(0, LONGEST)}… (${line.length} characters)` : line;
+    }
+    return shown.line;
 }

@@ -2,6 +2,8 @@ import { PageCall } from "./call.js";
 import { announce, h, show } from "./dom.js";
 import { Painter } from "./frames.js";
 import { Plots, round } from "./plots.js";
+const MOST = 4;
+let running = 0;
 const OUTCOMES = { completed: "Completed", cancelled: "Cancelled", error: "Failed" };
 export class RunPanel {
     part;
@@ -31,15 +33,20 @@ export class RunPanel {
     async start() {
         if (this.running || this.run.disabled)
             return;
+        if (running >= MOST) {
+            this.say(`${running} calls run in this page already; cancel one, or wait for it`);
+            return;
+        }
         this.run.disabled = true;
         const opener = await this.part.prepare().finally(() => (this.run.disabled = false));
         if (opener === undefined) {
-            announce("The form has faults");
+            this.say("Not sent: see the form");
             return;
         }
         const call = new PageCall(opener, `page-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`);
         this.begin(call);
-        const ending = await call.read((frame) => this.see(frame));
+        running += 1;
+        const ending = await call.read((frame) => this.see(frame)).finally(() => (running -= 1));
         this.end(call, ending);
     }
     cancel() {
@@ -48,6 +55,10 @@ export class RunPanel {
         this.note = "cancelling";
         this.call.cancel();
         this.painter.touch();
+    }
+    say(words) {
+        this.state.textContent = words;
+        announce(words);
     }
     begin(call) {
         this.call = call;
@@ -83,7 +94,8 @@ export class RunPanel {
         const items = call.meter.items;
         const took = Number(ending.metrics["total_ms"]);
         const time = Number.isFinite(took) ? ` in ${round(took)} ms` : "";
-        const words = `${OUTCOMES[ending.status]}${items > 0 ? `, ${items} items` : ""}${time}`;
+        const why = ending.status === "cancelled" && ending.error !== "caller" ? ` (${ending.error ?? ""})` : "";
+        const words = `${OUTCOMES[ending.status]}${why}${items > 0 ? `, ${items} items` : ""}${time}`;
         this.plots.draw(call.meter);
         this.part.end(ending);
         this.state.textContent = words;

@@ -5,6 +5,7 @@ export class Session extends EventTarget {
     base;
     client;
     asking;
+    declined = false;
     constructor(base) {
         super();
         this.base = base;
@@ -19,7 +20,7 @@ export class Session extends EventTarget {
                 return await work(this.client);
             }
             catch (error) {
-                if (!wantsKey(error))
+                if (!wantsKey(error) || this.declined)
                     throw error;
                 const why = this.hasKey ? "The server does not know this key, or no longer." : "";
                 if (!(await this.askKey(why)))
@@ -30,6 +31,7 @@ export class Session extends EventTarget {
     askKey(why = "") {
         this.asking ??= promptFor(why).then((key) => {
             this.asking = undefined;
+            this.declined = key === undefined;
             if (key === undefined)
                 return false;
             keep(key);
@@ -40,6 +42,7 @@ export class Session extends EventTarget {
     }
     forget() {
         keep(undefined);
+        this.declined = false;
         this.reconnect();
     }
     reconnect() {
