@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -12,16 +11,6 @@ import pytest
 from penstock.annotate.errors import MediaError
 from penstock.annotate.media.fetch import fetch
 from penstock.annotate.media.vetting import Vetting
-
-
-class Peer:
-    """The connection of an answer, as httpx shows it."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def get_extra_info(self, name: str) -> Any:
-        return (self._address, 80) if name == "server_addr" else None
 
 
 def answers(**found: httpx.Response) -> httpx.MockTransport:
@@ -37,6 +26,8 @@ def get(path: str, folder: Path, vetting: Vetting, **found: httpx.Response) -> P
     [
         *("127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "0.0.0.0"),
         *("[::1]", "[fe80::1]", "[fd00::1]", "[::ffff:127.0.0.1]", "224.0.0.1", "2130706433", "0x7f.1"),
+        *("127.1", "[::127.0.0.1]", "[64:ff9b::a00:1]", "[2002:7f00:1::]", "[fec0::1]"),
+        *("100.64.0.1", "[64:ff9b:1::7f00:1]", "[2001:0:53aa:64c:0:0:80ff:fffe]"),
     ],
 )
 def test_private_addresses_are_refused(host: str, tmp_path: Path) -> None:
@@ -57,14 +48,6 @@ def test_redirects_lead_to_no_file(tmp_path: Path) -> None:
     away = httpx.Response(302, headers={"location": "file:///etc/passwd"})
     with pytest.raises(MediaError):
         get("a", tmp_path, Vetting(), a=away)
-
-
-def test_a_name_that_leads_elsewhere_the_second_time_is_refused(tmp_path: Path) -> None:
-    rebound = httpx.Response(200, text="secret", extensions={"network_stream": Peer("127.0.0.1")})
-    with pytest.raises(MediaError, match="private network"):
-        get("a", tmp_path, Vetting(), a=rebound)
-    fine = httpx.Response(200, text="film", extensions={"network_stream": Peer("93.184.215.14")})
-    assert get("a", tmp_path, Vetting(), a=fine).read_text() == "film"
 
 
 def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:

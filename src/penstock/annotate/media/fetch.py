@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -18,8 +18,6 @@ from penstock.annotate.media.vetting import Vetting
 CHUNK = 256 * 1024
 REDIRECTS = 5
 TIMEOUT_S = 30.0
-
-Hooks: TypeAlias = Mapping[str, list[Callable[..., Any]]] | None
 
 
 def fetch(
@@ -45,20 +43,10 @@ def fetch(
     target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / base
     if target.exists():
         return target
-    hooks: Hooks = (
-        None if vetting is None else {"request": [vetting.check_url], "response": [vetting.check_peer]}
-    )
     try:
         with (
-            httpx.Client(
-                follow_redirects=True,
-                max_redirects=REDIRECTS,
-                timeout=TIMEOUT_S,
-                transport=transport,
-                trust_env=vetting is None,
-                event_hooks=hooks,
-            ) as client,
-            client.stream("GET", url) as response,
+            httpx.Client(timeout=TIMEOUT_S, transport=transport, trust_env=vetting is None) as client,
+            closing(_opened(client, url, vetting)) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise MediaError(f"{url} answers HTTP {response.status_code}")
@@ -68,6 +56,33 @@ def fetch(
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise MediaError(f"{url} cannot be had: {str(error) or type(error).__name__}") from error
     return target
+
+
+def _opened(client: httpx.Client, url: str, vetting: Vetting | None) -> httpx.Response:
+    """Return the answer at the end of all redirects."""
+    request = client.build_request("GET", url)
+    for _ in range(REDIRECTS + 1):
+        response = _sent(client, request, vetting)
+        if not response.has_redirect_location:
+            return response
+        response.close()
+        to = request.url.join(response.headers["location"])
+        if to.scheme not in ("http", "https"):
+            raise MediaError(f"{url} leads to {to.scheme}, which is not followed")
+        request = client.build_request("GET", to)
+    raise MediaError(f"{url} leads elsewhere more than {REDIRECTS} times")
+
+
+def _sent(client: httpx.Client, request: httpx.Request, vetting: Vetting | None) -> httpx.Response:
+    if vetting is None:
+        return client.send(request, stream=True)
+    error: httpx.ConnectError | None = None
+    for pinned in vetting.pinned(request):
+        try:
+            return client.send(pinned, stream=True)
+        except httpx.ConnectError as failed:
+            error = failed
+    raise error or MediaError(f"{request.url.host} has no address")
 
 
 def spool(stdin: BinaryIO, target: Path, most: int) -> Path:
