@@ -21,6 +21,7 @@ from penstock.server.settings import ServerSettings
 pytestmark = pytest.mark.anyio
 
 PROBES = {"/livez", "/readyz", "/startupz", "/health"}
+PAGES = {"/docs", "/playground/index.html"}  # the same for everybody, as are the files they are made of
 ADMINS = ("/v2/runners", "/v2/kv", "/metrics")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Guarded = tuple[Address, Host]
@@ -67,8 +68,11 @@ def paths(at: Guarded) -> list[str]:
 @pytest.mark.parametrize("who", [None, STRANGER, EXPIRED], ids=["no key", "a wrong key", "an old key"])
 async def test_no_route_of_a_gateway_opens_without_a_key(guarded: Guarded, who: Holder | None) -> None:
     assert {"/v2/runners", "/v2/runners/{id}", "/v2/runners/{id}/drain", *PROBES} <= {*paths(guarded)}
-    for path in (*paths(guarded), "/nowhere"):
+    for path in (*paths(guarded), *PAGES, "/nowhere"):
         for method in METHODS:
+            if path in PAGES and method in ("GET", "HEAD"):
+                assert await asked(guarded, method, path, who) == (200, ""), path
+                continue
             if path in PROBES and method in ("GET", "HEAD"):
                 assert (await asked(guarded, method, path, who))[0] in (200, 503), path  # there is no runner
             else:
@@ -82,7 +86,7 @@ async def test_no_route_of_a_gateway_opens_without_a_key(guarded: Guarded, who: 
 async def test_a_scope_opens_its_own_routes_of_a_gateway_only(guarded: Guarded, who: Holder) -> None:
     for route in guarded[1]._application.routes:
         path = route.path
-        if path in PROBES:
+        if path in PROBES | PAGES:
             continue
         for method in route.handlers:
             status, _ = await asked(guarded, method, path, who)
