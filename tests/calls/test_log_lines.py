@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +17,7 @@ from penstock.calls.log_lines import JsonLines, writes_json
 class Call(NamedTuple):
     request_id: str
     command: str
+    metadata: Mapping[str, str] = {}
 
 
 def written(*, process: str | None = None, **more: Any) -> dict[str, Any]:
@@ -48,13 +49,14 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_a_call_is_known_by_the_record_or_by_where_it_was_made() -> None:
-    token = ambient.current.set(Call("around", "outer"))  # type: ignore[arg-type]
+    token = ambient.current.set(Call("around", "outer", {"x_request_id": "page-7"}))  # type: ignore[arg-type]
     try:
         around, given = written(), written(request_id="given", command="inner")
     finally:
         ambient.current.reset(token)
     assert (around["request_id"], around["command"]) == ("around", "outer")
     assert (given["request_id"], given["command"]) == ("given", "inner")
+    assert around["x_request_id"] == "page-7"
 
 
 def test_an_exception_has_its_traceback_on_the_same_line() -> None:

@@ -1,4 +1,4 @@
-"""`--log-format`: what servers log, as lines of JSON."""
+"""`--log-format`: what servers log, as lines of JSON, however low the level."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 from cli.processes import PATIENCE_S, Penstock, Serve
 
 NOISY = """
+import logging
+
 from penstock import Runtime, current_call
 
 rt = Runtime()
@@ -22,7 +24,11 @@ rt = Runtime()
 @rt.command("work")
 def work(secret: str):
     current_call().log("at\\nwork")
-    raise RuntimeError("too bad")
+    raise RuntimeError(f"{secret} is too bad")
+
+
+logging.getLogger().setLevel(1)
+logging.getLogger("penstock").setLevel(1)
 """
 
 
@@ -60,7 +66,7 @@ def test_each_record_is_an_object_on_a_line(serve: Serve, tmp_path: Path, worker
 def test_the_environment_says_it_too_and_the_flag_wins(serve: Serve, tmp_path: Path) -> None:
     assert all(json.loads(line) for line in logged(serve, tmp_path, PENSTOCK_LOG_FORMAT="json"))
     lines = logged(serve, tmp_path, "--log-format", "text", PENSTOCK_LOG_FORMAT="json")
-    assert any(line.endswith("RuntimeError: too bad") for line in lines)
+    assert any(line.endswith("RuntimeError: … is too bad") for line in lines)
 
 
 def test_another_format_is_a_usage_error(penstock: Penstock) -> None:

@@ -95,6 +95,7 @@ class Cut:
             live.start.target,
             grace_s,
             stack_of(live.work),
+            extra={"request_id": live.request_id, "command": live.start.target},
         )
 
     def times(self) -> CancelTimes:

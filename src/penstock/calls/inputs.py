@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from penstock.errors import CallError, ErrorCode
 
+RECENT = 8  # items that are remembered once they are taken
 MAX_WAITING = 1024  # items a command may be behind; the sender is then told, as nobody may wait for it
 
 
@@ -42,6 +43,8 @@ class InputStream:
         self._check = check
         self._items: deque[Any] = deque()
         self._preloaded = 0
+        self.recent: deque[Any] = deque(maxlen=RECENT)
+        """The last items that were taken."""
         self._ended = False
         self.on_taken: Callable[[], None] | None = None
         """Told of each item that was sent and is taken, in the thread of who takes it."""
@@ -88,6 +91,7 @@ class InputStream:
                     raise StopAsyncIteration
                 await waiter
         item = self._items.popleft()
+        self.recent.append(item)
         if self._preloaded:
             self._preloaded -= 1
         elif self.on_taken is not None:

@@ -281,7 +281,8 @@ class Live:
         self._drop_timer("grace")
         if cut.stuck:
             cut.stuck = False
-            _log.warning("call %s of %s has stopped at last", self.request_id, self.start.target)
+            about = {"request_id": self.request_id, "command": self.start.target}
+            _log.warning("call %s of %s has stopped at last", *about.values(), extra=about)
         self.end_cut()
 
     def complete(self, answer: object = None, *, has_answer: bool) -> bool:

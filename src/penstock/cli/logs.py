@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+from penstock.calls.log_lines import set_up_logs
 
 
 class LogForm(str, Enum):
@@ -25,10 +25,5 @@ LogFormat = Annotated[
 
 def log_to_stderr(form: LogForm = LogForm.TEXT) -> None:
     """Show warnings, and what penstock and its projects say of their own work."""
-    logging.basicConfig(format=FORMAT, level=logging.WARNING)
+    set_up_logs(as_json=form is LogForm.JSON)
     logging.getLogger("penstock").setLevel(logging.INFO)
-    if form is LogForm.JSON:
-        from penstock.calls.log_lines import JsonLines
-
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonLines())

@@ -106,14 +106,16 @@ def _start(callback: AbortCallback, request_id: str) -> None:
         Context().run(thread.start)
     except RuntimeError:  # no more threads: the call must be cut all the same
         _running.discard(thread)
-        _log.exception("abort callback %r could not start for request %s", callback, request_id)
+        about = {"request_id": request_id}
+        _log.exception("abort callback %r could not start for request %s", callback, request_id, extra=about)
 
 
 def _run(callback: AbortCallback, request_id: str) -> None:
     try:
         callback(request_id)
     except BaseException:  # noqa: BLE001 - the top of a thread that runs author code
-        _log.exception("abort callback %r failed for request %s", callback, request_id)
+        about = {"request_id": request_id}
+        _log.exception("abort callback %r failed for request %s", callback, request_id, extra=about)
     finally:
         _running.discard(threading.current_thread())
 

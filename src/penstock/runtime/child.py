@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from penstock.calls.limits import MIB, CallLimits
-from penstock.calls.log_lines import JsonLines
+from penstock.calls.log_lines import set_up_logs
 from penstock.calls.tasks import TaskOwner
 from penstock.protocol.session import MAX_MESSAGE, Close, Configure, Hello, Message, Ping, Pong
 from penstock.runtime.abort import AbortCallbacks
@@ -164,12 +164,9 @@ def _of_this_process(runtime: Runtime) -> Manifest:
 
 
 def _set_up_logs(configure: Configure) -> None:
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s [{configure.name}] %(name)s: %(message)s")
+    set_up_logs(as_json=configure.log_json, process=configure.name)
     for logger, level in configure.log_levels.items():
         logging.getLogger(logger).setLevel(level)
-    if configure.log_json:
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonLines(configure.name))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from penstock.calls import ambient
 from penstock.calls.admission import Place
 from penstock.calls.clock import Clock
+from penstock.calls.failures import log_failure
 from penstock.calls.live import Live
 from penstock.errors import CallError, ErrorCode, LocalProtocolError
 from penstock.protocol.messages import CancelReason
@@ -116,7 +117,7 @@ class Executor:
             live.mark_started()
             await self._perform(work)
         except BaseException as error:  # the one place where exceptions become wire errors
-            self._fail(live, error)
+            self._fail(work, error)
             if isinstance(error, KeyboardInterrupt) and not work.command.command.kind.blocking:
                 raise  # Ctrl-C that arrived within a command; one raised in a thread is the author's own
         finally:
@@ -203,19 +204,20 @@ class Executor:
             await items.aclose()
         return last
 
-    def _fail(self, live: Live, error: BaseException) -> None:
+    def _fail(self, work: Work, error: BaseException) -> None:
+        live, given = work.live, work.arguments.values()
         if live.cancel_reason is not None:
             if isinstance(error, asyncio.CancelledError):
                 live.mark_delivered()
             elif not isinstance(error, LocalProtocolError):  # an item behind the end, which is dropped
-                _log.warning("call %s raised while it was cancelled", live.request_id, exc_info=error)
+                said = "call %s of %s raised while it was cancelled"
+                log_failure(_log, logging.WARNING, error, live, given, said)
             live.mark_acknowledged()
         elif isinstance(error, CallError):
             live.fail(error)
         else:
             name = live.start.target
-            about = {"request_id": live.request_id, "command": name}
-            _log.error("call %s of %s failed", live.request_id, name, exc_info=error, extra=about)
+            log_failure(_log, logging.ERROR, error, live, given, "call %s of %s failed")
             live.fail(CallError(f"{name} failed ({type(error).__name__})", ErrorCode.COMMAND_FAILED))
 
     def _cut(self, work: Work) -> Callable[[CancelReason], None]:
