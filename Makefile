@@ -41,7 +41,7 @@ FUZZ_S ?= 60
 # Which other servers `make bench` measures as well: names in benchmarks/peers, `all` or `none`.
 PEERS ?= starlette,aiohttp
 
-.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz lint run bench model autobahn clarifai typescript node-sdk litellm contracts playground clean
+.PHONY: help demo test test-all restarts cancels test-transformers test-formats wheel-test fuzz fuzz-media lint docs run bench model autobahn clarifai typescript node-sdk litellm contracts playground clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,7 +54,9 @@ help:
 	@echo "make cancels     cancel 10,000 calls on one SGLang server"
 	@echo "make wheel-test  ... against the wheel"
 	@echo "make fuzz        try every parser for a minute (FUZZ_S=60)"
+	@echo "make fuzz-media  annotate files broken at random for a minute (FUZZ_S=60)"
 	@echo "make lint        check style, types and who imports whom"
+	@echo "make docs        the papers as a site, in build/site"
 	@echo "make run         serve the storyteller in the foreground"
 	@echo "make playground  compile the page at /"
 	@echo "make bench       measure, and write the report (PEERS=all: with all other servers)"
@@ -168,11 +170,18 @@ fuzz: $(READY)
 		{ echo "atheris cannot be had for this Python; it has wheels for 3.10 to 3.13 on Linux" >&2; exit 1; }
 	@$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S)
 
+fuzz-media: $(READY)
+	@PENSTOCK_FUZZ_MEDIA_S=$(FUZZ_S) $(BIN)/python -m pytest --timeout 0 -s tests/annotate/test_fuzz.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "built build/site: python3 -m http.server --directory build/site"
 
 run: model
 	@$(BIN)/penstock run examples/storyteller

@@ -47,6 +47,14 @@ def beside(work: Callable[[], None]) -> Iterator[threading.Event]:
         assert not thread.is_alive()
 
 
+def fill(pipe: Path, data: bytes) -> None:
+    """Write to a named pipe, and close it."""
+    with pipe.open("wb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
 def write_paced(file: Any, frames: int, first: int, step: int, may: Callable[[], bool]) -> None:
     """Encode a film into a stream: the first frames at once, then so many more whenever they may be."""
     with av.open(file, "w", format="mpegts", container_options={"flush_packets": "1"}) as container:

@@ -101,13 +101,7 @@ def gated() -> tuple[Runtime, asyncio.Event, asyncio.Event]:
 
 
 def writing(pipe: Path, data: bytes) -> Callable[[], None]:
-    def write() -> None:
-        with pipe.open("wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-
-    return write
+    return lambda: streams.fill(pipe, data)
 
 
 @pytest.mark.parametrize("tracking", [None, Tracking()])
