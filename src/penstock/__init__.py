@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock import engines, protocol, testing
-    from penstock.client import AsyncClient
+    from penstock.client import AsyncClient, AsyncStream, Client, Stream
     from penstock.errors import (
         AuthoringError,
         CallCancelled,
@@ -36,11 +36,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "App": "runtime.app",
     "AsyncClient": "client",
+    "AsyncStream": "client",
     "AuthoringError": "errors",
     "CallCancelled": "errors",
     "CallContext": "runtime.context",
     "CallError": "errors",
     "CallInterrupted": "runtime.interrupt",
+    "Client": "client",
     "CommandError": "errors",
     "ConnectionFailed": "errors",
     "ErrorCode": "errors",
@@ -50,6 +52,7 @@ _HOMES = {
     "ReplayTruncated": "errors",
     "Runtime": "runtime.runtime",
     "State": "runtime.parameters",
+    "Stream": "client",
     "StreamTruncated": "errors",
     "current_call": "runtime.context",
     "get_request_id": "runtime.context",
@@ -60,11 +63,13 @@ _ROOMS = ("engines", "protocol", "testing")
 __all__ = [
     "App",
     "AsyncClient",
+    "AsyncStream",
     "AuthoringError",
     "CallCancelled",
     "CallContext",
     "CallError",
     "CallInterrupted",
+    "Client",
     "CommandError",
     "ConnectionFailed",
     "ErrorCode",
@@ -74,6 +79,7 @@ __all__ = [
     "ReplayTruncated",
     "Runtime",
     "State",
+    "Stream",
     "StreamTruncated",
     "current_call",
     "engines",

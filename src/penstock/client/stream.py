@@ -73,13 +73,13 @@ class AsyncStream(Generic[T]):
     """
 
     def __init__(self, source: AsyncSource, *, task_id: str | None = None, after: int | None = None) -> None:
+        self._reply: Reply | None = None
         self._source = source
         self._progress = Progress(task_id, after)
         self._backoff = Backoff(source.retry)
         self._opened = source.open is None
         self._entered = False
         self._left = False
-        self._reply: Reply | None = None
         self._fruitful = True  # the connection there is, or was, gave a frame
         self._fault: PenstockError | None = None  # what ended the reading
         self._doubt: CallError | None = None  # what left open whether the call was accepted
@@ -87,8 +87,7 @@ class AsyncStream(Generic[T]):
         self._batch: Iterator[Frame] = iter(())
 
     def __del__(self) -> None:
-        if (reply := getattr(self, "_reply", None)) is not None:
-            self._close_soon(reply)
+        self._abandon()
 
     # -- what is known so far ------------------------------------------------------------------------
 
@@ -223,12 +222,19 @@ class AsyncStream(Generic[T]):
             if self._source.open is None:
                 await self._connected()
             else:
-                await self._read_batch()
-                self._accepted = next(self._batch)
+                while self._accepted is None:
+                    await self._read_batch()
+                    self._accepted = next(self._batch, None)
                 self._progress.see(self._accepted)
         except BaseException:
             await self.aclose()
             raise
+
+    def _abandon(self) -> None:
+        self._left = True
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            self._close_soon(reply)
 
     async def _drop(self) -> None:
         reply, self._reply = self._reply, None
@@ -258,6 +264,9 @@ class AsyncStream(Generic[T]):
                 await self._recover(error)
             except PenstockError as error:
                 raise self._named(error)  # noqa: B904 - it is the same
+            except (KeyboardInterrupt, SystemExit):
+                self._abandon()  # who keeps the traceback, as a notebook does, would keep the call running
+                raise
             else:
                 self._fruitful = True
                 self._backoff.reset()
