@@ -142,7 +142,10 @@ class FakeReplica:
         name: str = "toy",
         replica: str = "r1",
         visitor: Visitor | None = None,
+        *,
+        annotates: bool = False,
     ) -> None:
+        self._annotates = annotates
         self.visitor = visitor or Visitor()
         self.who = ReplicaId(self.visitor.key, "u1", "cc1", "np1", name, replica)
         self._replicas = replicas
@@ -154,9 +157,9 @@ class FakeReplica:
     def replica(self) -> Replica:
         return self._replicas.of(self._hello(control=False), self.visitor)
 
-    def open(self) -> Stream:
-        """Open a data stream."""
-        hello, line = self._hello(control=False), FakeLine()
+    def open(self, *, primary: bool = False, tasks: frozenset[str] = frozenset()) -> Stream:
+        """Open a data stream; that of the main thread names the tasks that it does."""
+        hello, line = Hello(self.who, False, primary, "fake", tasks), FakeLine()
         replica = self._replicas.of(hello, self.visitor)
         stream = Stream(line, self._replicas.open_lane(replica, line, hello, self.visitor))
         self.streams.append(stream)
@@ -170,7 +173,7 @@ class FakeReplica:
 
     async def introduce(self, *methods: resources_pb2.MethodSignature) -> None:
         """Say what its methods are, on a first stream."""
-        first = self.open()
+        first = self.open(primary=self._annotates)
         await turns()
         assert first.method == "_GET_SIGNATURES"
         message = said(first.item.id, "")
