@@ -34,8 +34,21 @@ def _anchors(path: Path) -> set[str]:
 
 
 def test_the_readme_leads_to_every_page() -> None:
-    linked = {target for target, _ in LINK.findall(README.read_text(encoding="utf-8"))}
-    assert [page.name for page in DOCS.glob("*.md") if f"docs/{page.name}" not in linked] == []
+    reached, ahead = {README}, [README]
+    while ahead:
+        page = ahead.pop()
+        for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
+            path = (page.parent / target).resolve()
+            if path.suffix == ".md" and path not in reached:
+                reached.add(path)
+                ahead.append(path)
+    assert [page.name for page in DOCS.glob("*.md") if page not in reached] == []
+
+
+def test_the_home_of_the_site_leads_to_every_page() -> None:
+    home = DOCS / "index.md"
+    linked = {target for target, _ in LINK.findall(home.read_text(encoding="utf-8"))}
+    assert [page.name for page in DOCS.glob("*.md") if page.name not in linked and page != home] == []
 
 
 def test_the_json_of_the_readme_is_of_the_protocol() -> None:

@@ -2,7 +2,8 @@
 
 Each block of Python is compiled, and what it imports is there.  Behind ``python`` its fence may say how to
 try it: ``COMMAND {input}`` has it loaded as a project and that command called, ``check_engine CLASS`` has the
-class checked as an engine.  In docs/ any other block that makes a ``Runtime`` is run as a program.
+class checked as an engine, ``run`` has it played with the rest of its page (``test_scenes``).  In docs/ any
+other block that makes a ``Runtime`` is run as a program.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def of_kind(*, called: bool = False, engine: bool = False, program: bool = False
     chosen = [
         fence
         for fence in SNIPPETS
-        if (called and _way(fence) not in ("", "check_engine"))
+        if (called and _way(fence) not in ("", "check_engine", "run"))
         or (engine and _way(fence) == "check_engine")
         or (program and not _way(fence) and "Runtime(" in fence.body and fence.page != "README.md")
     ]
@@ -72,6 +73,7 @@ async def test_a_project_is_loaded_and_its_command_called(
     _, command, given = fence.info.split(" ", 2)
     entrypoint = tmp_path / f"snippet_{fence.line}.py"
     entrypoint.write_text(fence.body)
+    (tmp_path / "manifest.yml").write_text("name: snippet\n")
     runtime = import_project(entrypoint, AbortCallbacks())
     with anyio.fail_after(5):
         async with App(runtime) as app, AsyncClient(app) as client:
