@@ -40,3 +40,33 @@ async def picky(image: dict[str, Any], refuse: int = 3, how: str = "fail") -> di
     if image["frame"] == refuse:
         return {"regions": [{"label": "x", "box": [1, 2, 3]}]}
     return {"regions": []}
+
+
+@rt.command("reds")
+def reds(images: list[Picture]) -> list[dict[str, Any]]:
+    """Find what ``red`` finds, in several frames."""
+    return [red(image) for image in images]
+
+
+@rt.command("crowd")
+async def crowd(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """Find something else in a frame if it comes with others."""
+    first, last = images[0]["frame"], images[-1]["frame"]
+    found = [
+        {"label": f"{first}-{last}", "score": 0.9, "box": [at, 0, at + 20, 20]} for at in range(len(images))
+    ]
+    return {"answers": [{"regions": [one]} for one in found]}
+
+
+@rt.command("some")
+async def some(images: list[dict[str, Any]], refuse: int = 6, how: str = "fail") -> Any:
+    """Find nothing, and do badly if one frame is among them."""
+    answers: list[Any] = [{"regions": []} for _ in images]
+    if refuse not in [image["frame"] for image in images]:
+        return answers
+    if how == "fail":
+        raise CommandError("not these")
+    if how == "garbage":
+        answers[[image["frame"] for image in images].index(refuse)] = {"regions": 3}
+        return answers
+    return {"short": answers[1:], "long": [*answers, answers[0]], "none": {"regions": []}}[how]

@@ -15,6 +15,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from typing_extensions import Self
 
 from penstock.annotate.asking import RETRIES, Asker
+from penstock.annotate.batching import check_parameter
 from penstock.annotate.errors import AnnotateError, ConfigError
 from penstock.annotate.ledger import Ledger, sources_of
 from penstock.annotate.manifests import digest_of
@@ -68,7 +69,7 @@ def annotate(
         out: The folder of the log and the manifest.
         restart: Whether what is there is deleted.
         window: How many frames are under way at once; with 1 a frame is asked about when the one before it is
-            written.
+            written.  Where several are asked about together: how many such batches.
         threads: How many threads decode.
         timeout_s: Budget of each call, in seconds.
         retries: How often a call is made again that may succeed then.
@@ -265,6 +266,7 @@ async def _manifest(client: AsyncClient, settings: Settings, media: Sequence[Med
             near = get_close_matches(model.command, commands, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands) or 'none'}"
             raise ConfigError(f"the server has no command {model.command!r}; {hint}")
+        check_parameter(model, commands[model.command].input_schema)
     health = await client.health()
     written = settings.as_json()
     return Manifest(

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from penstock.annotate import rle
-from penstock.annotate.errors import AnswerError, ConfigError
+from penstock.annotate.errors import AnswerError, BatchError, ConfigError
 from penstock.annotate.extras import needed
 from penstock.annotate.records import Box, Keypoint, Polys, Tag
 
@@ -46,6 +46,7 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         keypoints: Read as ``points`` says.
         points: x and y; x, y and visibility; x, y and a score; or plain numbers, x, y and visibility in turn.
         tags: Where what is said of the whole frame is: a list of objects with ``label`` and ``score``.
+        each: Where an answer to several frames has those to each, as a list; empty: it is that list.
     """
 
     items: str = "regions"
@@ -70,6 +71,7 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     track: str = "track"
     attrs: str = "attrs"
     tags: str = "labels"
+    each: str = ""
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -111,6 +113,27 @@ def parse_format(text: str) -> AnswerFormat:
         return msgspec.convert(fields, AnswerFormat, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"the format of answers {text!r}: {error}") from error
+
+
+def answers_in(answer: Any, each: str, count: int, place: str) -> list[Any]:
+    """Return the answers that the answer to several frames holds.
+
+    Args:
+        answer: As it came.
+        each: Where in it they are.
+        count: How many frames there were.
+        place: Which, for errors.
+
+    Raises:
+        BatchError: There is no list as long.
+    """
+    found = _inside(answer, each)
+    where = f"{place}, field {each!r}" if each else place
+    if not isinstance(found, list):
+        raise BatchError(f"{where}: should be a list of {count} answers, and is {_shown(found)}")
+    if len(found) != count:
+        raise BatchError(f"{where}: has {len(found)} answers, to {count} frames")
+    return found
 
 
 class Adapter:

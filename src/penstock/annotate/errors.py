@@ -21,6 +21,10 @@ class AnswerError(AnnotateError):
     """A command answered what its declared format is not; the text names frame, item and field."""
 
 
+class BatchError(AnswerError):
+    """A command that was asked about several frames did not answer with a list as long."""
+
+
 class StorageError(AnnotateError):
     """A log, a manifest or a download cannot be written, as where a disk is full; the text says what to do.
     The log is valid up to its last line, and goes on once it can be written."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from fractions import Fraction
@@ -15,12 +16,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from penstock.annotate.asking import Asked, Asker
+from penstock.annotate.asking import Asked, Asker, Shown
+from penstock.annotate.batching import Batch, Batches, size_of
 from penstock.annotate.errors import MediaError
 from penstock.annotate.extras import needed
 from penstock.annotate.ledger import Ledger
 from penstock.annotate.media.decoding import Crashed, Decoder, Said
-from penstock.annotate.media.messages import Finished, Gone, Hole, Hurt, Job, Opened, Passed, Picture, Refused
+from penstock.annotate.media.messages import (
+    Finished,
+    Gone,
+    Hole,
+    Hurt,
+    Job,
+    Opened,
+    Passed,
+    Picture,
+    Place,
+    Refused,
+)
 from penstock.annotate.media.sources import Media
 from penstock.annotate.records import Frame
 from penstock.annotate.refine import Refined, Refiner, Spot
@@ -76,7 +89,7 @@ class _Due(NamedTuple):
 
     number: int  # which file
     said: Said
-    asked: asyncio.Task[Asked] | None
+    asked: tuple[Batch, int] | None
 
 
 class Run:
@@ -87,7 +100,8 @@ class Run:
         settings: What is asked for.
         asker: Asks the commands.
         ledger: Where it is written.
-        window: How many frames are under way at once.
+        window: How many frames are under way at once; where several are asked about together, how many such
+            batches.
         threads: How many threads decode.
         decoder: Decodes; closed when the run ends.
         seek_from: See ``Job.seek_from``.
@@ -109,12 +123,13 @@ class Run:
             raise ValueError(f"window is {window}; it must be at least 1")
         self._media = media
         self._settings = settings
-        self._asker = asker
         self._ledger = ledger
         self._refiner = Refiner(settings.refining, len(settings.models))
         self._tracker = None if settings.tracking is None else Tracker(settings.tracking)
         self._again = 0  # frames that the tracker gives although they are in the log
-        self._room = asyncio.Semaphore(window)
+        self._size = size_of(settings.models)
+        self._room = asyncio.Semaphore(window * self._size)
+        self._whole: tuple[int, Place | None] = (0, None)  # of the file it goes on with: see ``_replay``
         self._due: asyncio.Queue[_Due | None] = asyncio.Queue()
         self._threads = threads
         self._seek_from = seek_from
@@ -122,6 +137,7 @@ class Run:
         self._decoder = decoder or Decoder(files=[feed.file for feed in live if feed.file >= 0])
         self._gone: dict[int, tuple[Gone, ...]] = {}  # frames, and what is missing before them
         self._tasks = TaskOwner()
+        self._batches = Batches(asker, self._size, self._tasks)
         self._fault: BaseException | None = None
         self.progress = Progress(files=len(media))
 
@@ -160,6 +176,7 @@ class Run:
                 await self._decode(number)
         except Exception as error:  # noqa: BLE001 - the top of a task; raised again where frames are awaited
             self._fault = error
+        self._batches.flush()
         self._due.put_nowait(None)
 
     async def _decode(self, number: int) -> None:
@@ -168,23 +185,26 @@ class Run:
                 # First room, then a frame: a live source gives the newest that it has by then.
                 await self._room.acquire()
                 said = await anext(answers, None)
-                if said is None:
-                    self._room.release()
-                    return
                 asked = None
-                if isinstance(said.message, Picture):
-                    work = self._asker.ask(said.message, said.picture, self._media[number].name)
-                    asked = self._tasks.start(work, awaited=True)
+                if said is not None and isinstance(said.message, Picture):
+                    shown = Shown(said.message, said.picture)
+                    asked = self._batches.add(shown, self._media[number].name)
+                else:  # frames alone need room: a batch that waits for more must not wait for itself
+                    self._room.release()
+                if said is None:
+                    break
                 self._due.put_nowait(_Due(number, said._replace(picture=bytearray()), asked))
+        self._batches.flush()
 
     def _job(self, number: int) -> Job:
         media, settings, ledger = self._media[number], self._settings, self._ledger
+        behind, after = self._whole if number == ledger.at else (0, ledger.after(number))
         return Job(
             path=str(media.path),
             kind=media.kind,
             sampling=settings.sampling,
-            after=ledger.after(number),
-            taken=ledger.taken(number),
+            after=after,
+            taken=ledger.taken(number) - behind,
             form=settings.form,
             quality=settings.quality,
             limits=settings.limits,
@@ -198,11 +218,17 @@ class Run:
     # -- writing -------------------------------------------------------------------------------------
 
     async def _written(self) -> AsyncGenerator[Frame, None]:
+        behind = self._whole[0]
         while (due := await self._due.get()) is not None:
             message = due.said.message
             if isinstance(message, Picture):
                 assert due.asked is not None
-                asked = await due.asked
+                batch, at = due.asked
+                asked = await batch.answer(at)
+                self._room.release()
+                if behind:  # in the log already
+                    behind -= 1
+                    continue
                 if asked.fatal is not None:
                     raise asked.fatal
                 if message.gone:
@@ -216,7 +242,6 @@ class Run:
                 self._ended(due.number, message)
             else:
                 self._heard(due.number, message)
-            self._room.release()
         if self._fault is not None:
             raise self._fault
 
@@ -308,20 +333,33 @@ class Run:
     # -- beginning -----------------------------------------------------------------------------------
 
     def _replay(self) -> None:
+        """Read the log, and find where the batch began in which it ends: that one is asked about again as a
+        whole, as what a command says of a frame may depend on the others in its batch."""
         count = given = 0
+        last: deque[Frame] = deque(maxlen=self._size)
         for frame in self._ledger.replay():
             count += 1
+            if last and last[-1].name != frame.name:
+                last.clear()
+            last.append(frame)
             if self._tracker is not None:
                 given += sum(1 for _ in self._tracker.feed(frame))
         self._again = count - given if self._tracker is not None else 0
         self.progress.frames = self.progress.earlier = count
         self.progress.regions = self._ledger.regions
+        at = self._ledger.at
+        behind = 0 if self._media[at].live else self._ledger.taken(at) % self._size
+        self._whole = (behind, _place(last[-behind - 1]) if len(last) > behind else None)
 
     def _check_extras(self) -> None:
         if any(media.kind == "video" for media in self._media):
             needed("av", "video")
         if any(media.kind != "video" for media in self._media):
             needed("PIL", "images")
+
+
+def _place(frame: Frame) -> Place:
+    return Place(frame=frame.frame, pts=frame.pts, tb=frame.tb, t=frame.t)
 
 
 def _with(frame: Frame, refined: Refined) -> Frame:

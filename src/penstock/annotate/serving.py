@@ -39,6 +39,8 @@ def annotate_command(
     async def annotate_files(
         source: str,
         command: str,
+        image: str = "image",
+        batch: int | None = None,
         params: dict[str, Any] = {},  # noqa: B006 - never written to
         answer: dict[str, Any] = {},  # noqa: B006
         sampling: dict[str, Any] = {},  # noqa: B006
@@ -48,7 +50,7 @@ def annotate_command(
     ) -> AsyncIterator[Item]:
         """Annotate a file, or the files of a folder, with what a command detects."""
         path = await asyncio.to_thread(_below, root, source)
-        asked = {"command": command, "params": params, "answer": answer}
+        asked = {"command": command, "param": image, "batch": batch, "params": params, "answer": answer}
         fields = {"models": [asked], "sampling": sampling, "refining": refining, "tracking": tracking}
         settings = _settings({**fields, "on_error": on_error}, allowed)
         folder = out / _name(source, settings)

@@ -23,18 +23,28 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         param: The parameter that takes the frame.
         plain: Whether that is the picture alone, as base64, instead of an object that also tells its size and
             which frame it is.
+        batch: How many frames it is given at once, as a list, to answer with a list as long; None: it is
+            given one frame, and no list.
         answer: How it answers.
         style: Whether it takes and gives penstock's forms, as the above say, or those of a method of
             Clarifai's; then the picture is ``{"base64": ...}``, ``answer`` is not looked at, and concepts go
             by their names, or with ``clarifai-ids`` by their ids.
+
+    Raises:
+        ValueError: ``batch`` is less than 1.
     """
 
     command: str
     params: Mapping[str, Any] = {}
     param: str = "image"
     plain: bool = False
+    batch: int | None = None
     answer: AnswerFormat = AnswerFormat()
     style: Literal["penstock", "clarifai", "clarifai-ids"] = "penstock"
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch is {self.batch}; it must be at least 1")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

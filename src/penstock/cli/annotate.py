@@ -34,6 +34,10 @@ Answer = Annotated[
 Image = Annotated[str, typer.Option(help="The parameter that takes the frame.")]
 Send = Annotated[str, typer.Option(help="How a frame travels: raw, png, jpeg or jpeg:QUALITY.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Send the picture alone, as base64.")]
+Batch = Annotated[
+    int | None,
+    typer.Option(help="Give the command a list of so many frames; it answers with a list as long."),
+]
 Out = Annotated[Path, typer.Option(help="The folder of the log and the manifest.")]
 Every = Annotated[int | None, typer.Option(help="Look at each so manyth frame.")]
 Fps = Annotated[str | None, typer.Option(help="Look at so many frames per second, by time.")]
@@ -89,6 +93,7 @@ def annotate(
     image: Image = "image",
     send: Send = "raw",
     plain: Plain = False,
+    batch: Batch = None,
     out: Out = Path("annotations"),
     every: Every = None,
     fps: Fps = None,

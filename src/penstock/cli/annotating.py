@@ -45,6 +45,7 @@ class Asked(NamedTuple):
     image: str
     send: str
     plain: bool
+    batch: int | None
     every: int | None
     fps: str | None
     keyframes: bool
@@ -91,6 +92,7 @@ class Asked(NamedTuple):
             "params": self.params,
             "param": self.image,
             "plain": self.plain,
+            "batch": self.batch,
             "answer": answer,
         }
 
