@@ -195,6 +195,7 @@ def test_a_conversation_goes_on(tab: Tab) -> None:
     tab.type("hello")
     tab.press("Enter")
     tab.until_text(STATE, "Completed")
+    assert tab.text("#told") == f"chat: {tab.text(STATE)}. 1: hello"
     tab.type("and")
     tab.press("Enter", SHIFT)
     assert tab.see("document.activeElement.value") == "and\n"
@@ -218,6 +219,17 @@ def test_a_conversation_goes_on(tab: Tab) -> None:
         "[...document.querySelectorAll('button')].find((e) => e.textContent == 'New conversation').click()"
     )
     assert tab.see("document.querySelectorAll('.turn').length") == 0
+
+
+def test_the_box_stays_in_view_while_an_answer_grows(tab: Tab) -> None:
+    tab.open("#/chat/chat")
+    tab.type("line\n" * 80 + "end")
+    tab.press("Enter")
+    tab.until_text(STATE, "Completed")
+    spot = tab.see("document.querySelector('#say').getBoundingClientRect().toJSON()")
+    assert tab.see("document.documentElement.scrollHeight > 2 * innerHeight")
+    assert spot["top"] >= 0
+    assert spot["bottom"] <= tab.see("innerHeight") + 1
 
 
 def steps(tab: Tab) -> dict[str, str]:

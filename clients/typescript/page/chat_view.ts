@@ -11,6 +11,8 @@ import type { Session } from "./session.js";
 import { heading, submits } from "./shape.js";
 import type { View } from "./views.js";
 
+const SPOKEN = 1000; // characters of an answer that are read out
+
 interface Message {
   readonly role: "system" | "user" | "assistant";
   readonly content: string;
@@ -67,11 +69,11 @@ export class ChatView implements View, Part {
   begin(): void {
     this.answer = "";
     this.box.value = "";
-    this.pane = new TextPane("Answer");
+    this.pane = new TextPane("Answer", this.box);
     const waits = h("p", { class: "thinking" }, "…");
     this.turns.append(turnOf("user", "You", h("div", { class: "text" }, this.asked)));
     this.turns.append(turnOf("assistant", this.name, waits, this.pane.element));
-    this.pane.element.scrollIntoView({ block: "nearest" });
+    this.box.scrollIntoView({ block: "nearest" });
   }
 
   see(frame: Frame): void {
@@ -98,6 +100,10 @@ export class ChatView implements View, Part {
     this.form.blame(ending.details, ending.error ?? "");
     if (ending.code === "unauthenticated") void this.session.askKey();
     else this.box.focus();
+  }
+
+  spoken(): string {
+    return this.answer.slice(0, SPOKEN);
   }
 
   cancel(): void {

@@ -27,7 +27,11 @@ export class TextPane {
   private whole = "";
   private anew = false;
 
-  constructor(label: string) {
+  /** @param held Stays in view while the text grows, if it was. */
+  constructor(
+    label: string,
+    private readonly held?: HTMLElement,
+  ) {
     this.parts = h("div", { class: "text" });
     this.element = h("div", { class: "pane", role: "region", "aria-label": label, tabindex: 0 }, this.parts);
   }
@@ -56,6 +60,7 @@ export class TextPane {
 
   private paint(): void {
     const { element } = this;
+    const holds = this.held !== undefined && inView(this.held);
     const atEnd = element.scrollTop + element.clientHeight >= element.scrollHeight - 8;
     if (this.anew) {
       this.parts.replaceChildren();
@@ -65,6 +70,7 @@ export class TextPane {
     this.append(this.waiting);
     this.waiting = "";
     if (atEnd) element.scrollTop = element.scrollHeight;
+    if (holds) this.held?.scrollIntoView({ block: "nearest" });
   }
 
   private append(text: string): void {
@@ -83,6 +89,11 @@ export class TextPane {
       if (end >= 0) this.part = undefined;
     }
   }
+}
+
+function inView(element: HTMLElement): boolean {
+  const { top, bottom } = element.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
 }
 
 /** The last items, as JSON; nothing is done for them while they are folded. */

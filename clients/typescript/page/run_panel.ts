@@ -19,6 +19,8 @@ export interface Part {
   see(frame: Frame): void;
   /** The call ended so. */
   end(ending: Ending): void;
+  /** Return what those who hear the page are told of the answer. */
+  spoken?(): string;
 }
 
 const MOST = 4; // calls at a time: a browser has six connections to a server, and one has to be left for a cancel
@@ -135,7 +137,8 @@ export class RunPanel {
     this.state.textContent = words;
     if (ending.status === "error") this.tell(call, ending);
     this.facts.replaceChildren(...factsOf(call, ending));
-    announce(`${this.part.name}: ${words}${ending.status === "error" ? `. ${ending.error ?? ""}` : ""}`);
+    const more = ending.status === "error" ? ending.error : this.part.spoken?.();
+    announce([`${this.part.name}: ${words}`, more].filter(Boolean).join(". "));
   }
 
   private tell(call: PageCall, { error = "", code = "", retryable = false }: Ending): void {

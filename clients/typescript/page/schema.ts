@@ -28,6 +28,7 @@ export interface Field {
 }
 
 const DEEPEST = 4; // levels of a sample
+const UNTELLING = new Set(["null", '""', "{}", "[]", "[{}]", "0"]);
 const NULL: Schema = { type: "null" };
 const FILES = new Set(["base64", "base64url", "binary", "byte"]);
 
@@ -54,7 +55,7 @@ function fieldOf(name: string, given: Schema, root: Schema, required: boolean): 
     name,
     schema,
     kind,
-    sample: sample === "null" ? "" : sample,
+    sample: UNTELLING.has(sample) ? "" : sample,
     required,
     nullable,
     choices,
@@ -99,7 +100,7 @@ function sampleOf(given: Schema, root: Schema, depth: number): unknown {
   if (choice !== undefined) return choice;
   const { type, items, properties, required } = schema;
   if (type === "string") return "";
-  if (type === "number" || type === "integer") return schema["minimum"] ?? 0;
+  if (type === "number" || type === "integer") return schema["minimum"] ?? (Number(schema["exclusiveMinimum"] ?? -1) + 1);
   if (type === "boolean") return false;
   if (depth > DEEPEST) return null;
   if (type === "array") return isSchema(items) && Object.keys(items).length > 0 ? [sampleOf(items, root, depth + 1)] : [];

@@ -3,6 +3,7 @@ import { Form } from "./form.js";
 import { TextPane, textIn } from "./panes.js";
 import { RunPanel } from "./run_panel.js";
 import { heading, submits } from "./shape.js";
+const SPOKEN = 1000;
 export class ChatView {
     name;
     session;
@@ -43,11 +44,11 @@ export class ChatView {
     begin() {
         this.answer = "";
         this.box.value = "";
-        this.pane = new TextPane("Answer");
+        this.pane = new TextPane("Answer", this.box);
         const waits = h("p", { class: "thinking" }, "…");
         this.turns.append(turnOf("user", "You", h("div", { class: "text" }, this.asked)));
         this.turns.append(turnOf("assistant", this.name, waits, this.pane.element));
-        this.pane.element.scrollIntoView({ block: "nearest" });
+        this.box.scrollIntoView({ block: "nearest" });
     }
     see(frame) {
         if (frame.data === undefined || frame.status === "progress" || this.pane === undefined)
@@ -80,6 +81,9 @@ export class ChatView {
             void this.session.askKey();
         else
             this.box.focus();
+    }
+    spoken() {
+        return this.answer.slice(0, SPOKEN);
     }
     cancel() {
         this.panel.cancel();

@@ -14,6 +14,7 @@ export function textIn(item) {
     return typeof text === "string" ? { text, all: true } : undefined;
 }
 export class TextPane {
+    held;
     element;
     painter = new Painter(() => this.paint());
     parts;
@@ -22,7 +23,8 @@ export class TextPane {
     waiting = "";
     whole = "";
     anew = false;
-    constructor(label) {
+    constructor(label, held) {
+        this.held = held;
         this.parts = h("div", { class: "text" });
         this.element = h("div", { class: "pane", role: "region", "aria-label": label, tabindex: 0 }, this.parts);
     }
@@ -46,6 +48,7 @@ export class TextPane {
     }
     paint() {
         const { element } = this;
+        const holds = this.held !== undefined && inView(this.held);
         const atEnd = element.scrollTop + element.clientHeight >= element.scrollHeight - 8;
         if (this.anew) {
             this.parts.replaceChildren();
@@ -56,6 +59,8 @@ export class TextPane {
         this.waiting = "";
         if (atEnd)
             element.scrollTop = element.scrollHeight;
+        if (holds)
+            this.held?.scrollIntoView({ block: "nearest" });
     }
     append(text) {
         let left = text;
@@ -74,6 +79,10 @@ export class TextPane {
                 this.part = undefined;
         }
     }
+}
+function inView(element) {
+    const { top, bottom } = element.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight;
 }
 export class ItemsPane {
     element;

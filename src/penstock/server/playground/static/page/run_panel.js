@@ -102,7 +102,8 @@ export class RunPanel {
         if (ending.status === "error")
             this.tell(call, ending);
         this.facts.replaceChildren(...factsOf(call, ending));
-        announce(`${this.part.name}: ${words}${ending.status === "error" ? `. ${ending.error ?? ""}` : ""}`);
+        const more = ending.status === "error" ? ending.error : this.part.spoken?.();
+        announce([`${this.part.name}: ${words}`, more].filter(Boolean).join(". "));
     }
     tell(call, { error = "", code = "", retryable = false }) {
         const again = retryable ? " · the same call may go well later" : "";

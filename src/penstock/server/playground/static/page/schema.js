@@ -1,4 +1,5 @@
 const DEEPEST = 4;
+const UNTELLING = new Set(["null", '""', "{}", "[]", "[{}]", "0"]);
 const NULL = { type: "null" };
 const FILES = new Set(["base64", "base64url", "binary", "byte"]);
 export function fieldsOf(schema) {
@@ -21,7 +22,7 @@ function fieldOf(name, given, root, required) {
         name,
         schema,
         kind,
-        sample: sample === "null" ? "" : sample,
+        sample: UNTELLING.has(sample) ? "" : sample,
         required,
         nullable,
         choices,
@@ -69,7 +70,7 @@ function sampleOf(given, root, depth) {
     if (type === "string")
         return "";
     if (type === "number" || type === "integer")
-        return schema["minimum"] ?? 0;
+        return schema["minimum"] ?? (Number(schema["exclusiveMinimum"] ?? -1) + 1);
     if (type === "boolean")
         return false;
     if (depth > DEEPEST)
