@@ -365,6 +365,11 @@ async def test_commands_are_shown(client: AsyncClient) -> None:
     assert commands["echo"].input_schema["properties"]["text"]["type"] == "string"
 
 
+async def test_workflows_are_shown(client: AsyncClient) -> None:
+    (workflow,) = (await client.workflows()).values()
+    assert [step["id"] for step in workflow.steps] == ["count", "say"]
+
+
 async def test_health_is_shown_also_when_it_is_bad(client: AsyncClient, app: App) -> None:
     assert (await client.health()).status == "healthy"
     await app.drain()

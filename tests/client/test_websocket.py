@@ -437,7 +437,7 @@ async def test_a_move_that_fails_truncates_the_stream_behind_what_came() -> None
             await connection.close()
         elif message["type"] == "command":
             await connection.send(frame("accepted", 0, message["task_id"]))
-            for seq in range(1, 100):
+            for seq in range(1, 300):
                 await connection.send(frame("streaming", seq, message["task_id"], data="x" * 9000))
 
     async with scripted(script) as client, client.stream("any") as stream:

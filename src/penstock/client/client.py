@@ -19,7 +19,7 @@ from penstock.client.stream import AsyncSource, AsyncStream
 from penstock.client.transport import Asked, ServerHealth, Task, Transport
 from penstock.errors import CallError, PenstockError
 from penstock.protocol.codec import MAX_FRAME
-from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher
+from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher, WorkflowDescription
 from penstock.protocol.messages import Frame, Route, Start
 
 T = TypeVar("T")
@@ -284,7 +284,11 @@ class AsyncClient:
 
     async def commands(self) -> Mapping[str, CommandDescription]:
         """Return what can be called, with schemas."""
-        return await self._repeated(self._transport.commands)
+        return (await self._repeated(self._transport.offer)).commands
+
+    async def workflows(self) -> Mapping[str, WorkflowDescription]:
+        """Return the workflows there are, with the schemas of their inputs and their steps."""
+        return (await self._repeated(self._transport.offer)).workflows
 
     async def health(self) -> ServerHealth:
         """Return how the server is, also while it starts or drains."""

@@ -13,10 +13,10 @@ import msgspec
 
 from penstock.client.http_reply import HttpReply, describe, distrusted, foreign, read_body, refusal
 from penstock.client.request import fields_of
-from penstock.client.transport import Asked, Reply, ServerHealth, Task, closed
+from penstock.client.transport import Asked, Offer, Reply, ServerHealth, Task, closed
 from penstock.errors import CallError, ConnectionFailed, ErrorCode
 from penstock.protocol.codec import JSON_TYPE, MAX_FRAME, NDJSON_TYPE, SSE_TYPE
-from penstock.protocol.dispatch import CancelOutcome, CommandDescription
+from penstock.protocol.dispatch import CancelOutcome
 from penstock.protocol.messages import Frame, decode_frame
 
 StreamForm = Literal["ndjson", "sse"]
@@ -33,10 +33,6 @@ T = TypeVar("T")
 
 class _Tasks(msgspec.Struct):
     tasks: list[Task]
-
-
-class _Commands(msgspec.Struct):
-    commands: dict[str, CommandDescription]
 
 
 class _Cancelled(msgspec.Struct):
@@ -129,9 +125,9 @@ class HttpTransport:
         """See ``Transport.tasks``."""
         return (await self._ask("GET", "/tasks", _Tasks)).tasks
 
-    async def commands(self) -> Mapping[str, CommandDescription]:
-        """See ``Transport.commands``."""
-        return (await self._ask("GET", "/v2/commands", _Commands)).commands
+    async def offer(self) -> Offer:
+        """See ``Transport.offer``."""
+        return await self._ask("GET", "/v2/commands", Offer)
 
     async def health(self) -> ServerHealth:
         """See ``Transport.health``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from penstock.errors import ConnectionFailed, PenstockError, StreamTruncated
 from penstock.protocol.messages import Frame
 
-MAX_WAITING = 256 * 1024  # bytes of frames; a call that outruns its reader further is set apart
+MAX_WAITING = 2 * 1024 * 1024  # bytes of frames; a call that outruns its reader further is set apart
 
 _TERMINAL = frozenset(("completed", "error", "cancelled"))
 
@@ -71,6 +71,17 @@ class Inbox:
         if self.refusal is not None or ends_call(frame):
             self.end()
         self._arrived.set()
+
+    def put_item(self, frame: Frame, size: int) -> bool:
+        """Add a frame that has an item; return whether the reader is now too far behind."""
+        if not self.began or frame.seq is None:
+            self.put(frame, size)
+        else:
+            self.last_seq = frame.seq
+            self._frames.append(frame)
+            self._size += size
+            self._arrived.set()
+        return self._size > MAX_WAITING
 
     def confirm(self) -> None:
         """Say that the call is read, though it says nothing."""

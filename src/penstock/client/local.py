@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
 from penstock.client.request import no_key
-from penstock.client.transport import Asked, Reply, ServerHealth, Task
+from penstock.client.transport import Asked, Offer, Reply, ServerHealth, Task
 from penstock.errors import StreamTruncated
 from penstock.protocol.dispatch import (
     LOCAL,
     Caller,
     CancelOutcome,
-    CommandDescription,
     Dispatcher,
     FrameReader,
     LiveCall,
@@ -93,9 +91,10 @@ class LocalTransport:
         """See ``Transport.tasks``."""
         return [_plain(record) for record in self._dispatcher.tasks(LOCAL)]
 
-    async def commands(self) -> Mapping[str, CommandDescription]:
-        """See ``Transport.commands``."""
-        return (await self._dispatcher.describe()).commands
+    async def offer(self) -> Offer:
+        """See ``Transport.offer``."""
+        described = await self._dispatcher.describe()
+        return Offer(described.commands, described.workflows)
 
     async def health(self) -> ServerHealth:
         """See ``Transport.health``."""

@@ -23,6 +23,19 @@ class CallOptions(TypedDict, total=False):
     idempotency_key: str | None
 
 
+class CommandOptions(CallOptions, total=False):
+    """... of a command."""
+
+    output_config: Mapping[str, Any] | None
+
+
+class StreamOptions(CommandOptions, total=False):
+    """... whose items are read as they come."""
+
+    notes: bool
+    more_input: bool
+
+
 class Defaults(NamedTuple):
     """What a client says of calls that say nothing of it."""
 

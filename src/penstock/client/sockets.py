@@ -111,12 +111,17 @@ class SharedSocket:
 
     def _route(self, frame: Frame, size: int) -> None:
         name = frame.task_id or ""
-        if frame.type == "cancel":
+        if frame.type == "task":
+            if frame.status == "streaming" and name not in self._passed_over and name in self._calls:
+                inbox = self._calls[name]  # what nearly every message is
+                if inbox.put_item(frame, size):
+                    self._pass_over(inbox)
+            else:
+                self._deliver(name, frame, size)
+        elif frame.type == "cancel":
             self._answer_cancels(name, frame.status)
         elif frame.type == "detach":
             self._forget(name)
-        elif frame.type == "task":
-            self._deliver(name, frame, size)
 
     def _deliver(self, name: str, frame: Frame, size: int) -> None:
         if ends_call(frame):
@@ -129,8 +134,11 @@ class SharedSocket:
         if inbox.ended:
             self._forget(name)
         elif inbox.full:
-            self._passed_over.add(name)
-            inbox.on_full()
+            self._pass_over(inbox)
+
+    def _pass_over(self, inbox: Inbox) -> None:
+        self._passed_over.add(inbox.name)
+        inbox.on_full()
 
     def _forget(self, name: str) -> None:
         self._calls.pop(name, None)

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from penstock.errors import CallError, ErrorCode
-from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Phase, TaskRecord
+from penstock.protocol.dispatch import (
+    CancelOutcome,
+    CommandDescription,
+    Phase,
+    TaskRecord,
+    WorkflowDescription,
+)
 from penstock.protocol.messages import Frame, Start
 
 MARGIN_S = 10.0  # beyond a call's own budget, in which the server tells that it was used up
@@ -36,6 +42,13 @@ class Task(TaskRecord, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of a call, as ``GET /tasks/{id}`` shows it, with its ``result`` as plain data."""
 
     result: Any = None
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What can be called, as ``GET /v2/commands`` shows it."""
+
+    commands: Mapping[str, CommandDescription]
+    workflows: Mapping[str, WorkflowDescription] = {}
 
 
 class ServerHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +123,6 @@ class Transport(Protocol):
     async def cancel(self, task_id: str) -> CancelOutcome: ...
     async def task(self, task_id: str) -> Task: ...
     async def tasks(self) -> list[Task]: ...
-    async def commands(self) -> Mapping[str, CommandDescription]: ...
+    async def offer(self) -> Offer: ...
     async def health(self) -> ServerHealth: ...
     async def aclose(self) -> None: ...

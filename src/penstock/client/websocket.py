@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any
 
 import anyio
@@ -23,11 +23,11 @@ from penstock.client.inbox import Inbox
 from penstock.client.outcome import error_of
 from penstock.client.request import fields_of, no_key
 from penstock.client.sockets import OwnSocket, SharedSocket, Source
-from penstock.client.transport import Asked, Reply, ServerHealth, Task, closed
+from penstock.client.transport import Asked, Offer, Reply, ServerHealth, Task, closed
 from penstock.client.wire import CLOSE_S, Address, Wire, dial
 from penstock.errors import ConnectionFailed, PenstockError
 from penstock.protocol.codec import MAX_FRAME
-from penstock.protocol.dispatch import CancelOutcome, CommandDescription
+from penstock.protocol.dispatch import CancelOutcome
 from penstock.protocol.messages import Frame
 
 DEFAULT_PATH = "/v2/ws"
@@ -154,9 +154,9 @@ class WebSocketTransport:
         """See ``Transport.tasks``."""
         return await self._http.tasks()
 
-    async def commands(self) -> Mapping[str, CommandDescription]:
-        """See ``Transport.commands``."""
-        return await self._http.commands()
+    async def offer(self) -> Offer:
+        """See ``Transport.offer``."""
+        return await self._http.offer()
 
     async def health(self) -> ServerHealth:
         """See ``Transport.health``."""

@@ -79,10 +79,9 @@ class Wire:
         """
         try:
             text = await self._connection.recv(decode=False)
+            return decode_frame(text), len(text)
         except ConnectionClosed as error:
             raise Hangup(self._reason(error)) from error
-        try:
-            return decode_frame(text), len(text)
         except CallError as error:
             kind = type_of(text)
             if kind in ("task", None):

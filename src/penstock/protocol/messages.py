@@ -162,7 +162,7 @@ class CancelTimes(msgspec.Struct, frozen=True, omit_defaults=True):
     freed_at: float | None = None
 
 
-class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A frame as a reader sees it; what a frame does not carry is ``None`` (``data``: UNSET)."""
 
     type: str

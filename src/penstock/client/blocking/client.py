@@ -20,7 +20,7 @@ from penstock.client.request import Defaults, join_input, start_of
 from penstock.client.transport import Asked, ServerHealth, Task
 from penstock.errors import CallError, PenstockError
 from penstock.protocol.codec import MAX_FRAME
-from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher
+from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher, WorkflowDescription
 from penstock.protocol.messages import Frame, Route, Start
 
 T = TypeVar("T")
@@ -286,7 +286,11 @@ class Client:
 
     def commands(self) -> Mapping[str, CommandDescription]:
         """Return what can be called, with schemas."""
-        return self._repeated(self._transport.commands)
+        return (self._repeated(self._transport.offer)).commands
+
+    def workflows(self) -> Mapping[str, WorkflowDescription]:
+        """Return the workflows there are, with the schemas of their inputs and their steps."""
+        return (self._repeated(self._transport.offer)).workflows
 
     def health(self) -> ServerHealth:
         """Return how the server is, also while it starts or drains."""

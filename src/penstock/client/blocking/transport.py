@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from penstock.client.blocking.portal import Portal
 from penstock.client.reaching import reach
-from penstock.client.transport import Asked, Reply, ServerHealth, Task, Transport
+from penstock.client.transport import Asked, Offer, Reply, ServerHealth, Task, Transport
 from penstock.errors import LocalProtocolError
-from penstock.protocol.dispatch import CancelOutcome, CommandDescription, Dispatcher
+from penstock.protocol.dispatch import CancelOutcome, Dispatcher
 from penstock.protocol.messages import Frame
 
 
@@ -93,9 +93,9 @@ class BlockingTransport:
         """See ``Transport.tasks``."""
         return self._portal.call(self._transport.tasks)
 
-    def commands(self) -> Mapping[str, CommandDescription]:
-        """See ``Transport.commands``."""
-        return self._portal.call(self._transport.commands)
+    def offer(self) -> Offer:
+        """See ``Transport.offer``."""
+        return self._portal.call(self._transport.offer)
 
     def health(self) -> ServerHealth:
         """See ``Transport.health``."""
