@@ -75,6 +75,8 @@ async def test_nothing_is_done_for_a_foreign_page(
         for method, path, body in (
             ("POST", "/v2/execute", BODY),
             ("GET", "/livez", None),
+            ("GET", "/", None),
+            ("GET", "/playground/index.html", None),
             ("GET", "/tasks", None),
             ("GET", "/nowhere", None),
             ("DELETE", "/tasks/x", None),
