@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,26 @@ def test_what_a_loss_of_power_leaves_is_cut(tmp_path: Path, tail: bytes) -> None
     (tmp_path / "log").write_bytes(data + tail)
     assert replayed(tmp_path / "log")[0] == [0, 1]
     assert (tmp_path / "log").read_bytes() == data
+
+
+def test_nobody_waits_for_the_disk_when_a_log_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, synced, sync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(file: int) -> None:
+        assert gate.wait(10)
+        sync(file)
+        synced.set()
+
+    log = Log(tmp_path / "log")
+    log.append(frame(0))
+    monkeypatch.setattr(os, "fsync", slow)
+    log.close()
+    # Another can have it at once, and it is whole.
+    assert replayed(tmp_path / "log")[0] == [0]
+    gate.set()
+    assert synced.wait(10)
 
 
 def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from penstock.annotate.afterwards import afterwards
 from penstock.annotate.errors import ResumeError
 from penstock.annotate.records import End, Frame, Lost, decode, encode
 from penstock.annotate.storage import kept, unwritable
@@ -102,14 +103,18 @@ class Log:
         return self.end
 
     def close(self) -> None:
-        """Close the file, when all of it is on the disk; once it is closed, nothing is done."""
-        if not self._closed:
-            self._closed = True
-            try:
-                with kept(self.path):
-                    os.fsync(self._file)
-            finally:
-                os.close(self._file)
+        """Let go of the file, which then goes on to the disk; once it is closed, nothing is done.
+
+        What was written is safe from the end of this process already; a log that is finished is on the disk.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        _unlock(self._file)
+        if self._unsynced:
+            afterwards(self._settle, "writing a log to the disk")
+        else:
+            os.close(self._file)
 
     @property
     def digest(self) -> str:
@@ -138,6 +143,12 @@ class Log:
             os.ftruncate(self._file, self._size)
             raise unwritable(self.path, error) from error
 
+    def _settle(self) -> None:
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
     def _check_end(self, end: End) -> None:
         if (end.frames, end.digest) != (self.frames, self.digest):
             raise ResumeError(
@@ -165,3 +176,11 @@ def _lock(file: int, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise ResumeError(f"{path} is being written by another process; wait for it, or end it") from error
+
+
+def _unlock(file: int) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_UN)

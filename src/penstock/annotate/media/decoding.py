@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from penstock.annotate.afterwards import afterwards
 from penstock.annotate.media.messages import (
     LENGTHS,
     PACKET,
@@ -253,7 +254,10 @@ class _Child(asyncio.BufferedProtocol):
                 await asyncio.sleep(POLL_S)
         finally:
             self._process.kill()
-            self._process.wait()  # a moment: it was killed
+            if self._lost:
+                self._process.wait()  # how it ended is told
+            else:
+                afterwards(self._process.wait, "waiting for the end of a process that decodes")
             self._last = self._packet[:]
             self._packet.close()
             self._shared.close()
