@@ -16,6 +16,7 @@ import httpx
 import pytest
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
+from google.protobuf import json_format, message_factory
 
 from annotate import films
 from cli.processes import PATIENCE_S, started
@@ -186,17 +187,126 @@ def test_a_runner_that_dies_ends_its_tasks(url: str) -> None:
         assert (last["status"], last["code"]) == ("error", "unavailable")
 
 
-def test_only_the_token_of_a_task_lets_somebody_post(front: Gateway) -> None:
-    with grpc.insecure_channel(front.clarifai_url.removeprefix("http://")) as channel:
-        post = channel.unary_unary(
-            "/clarifai.api.V2/PostAnnotations",
-            request_serializer=service_pb2.PostAnnotationsRequest.SerializeToString,
-            response_deserializer=service_pb2.MultiAnnotationResponse.FromString,
+def rpc(at: Gateway, name: str, request: Any, key: str = "mine") -> Any:
+    """Return the answer of an RPC of Clarifai's API."""
+    method = service_pb2.DESCRIPTOR.services_by_name["V2"].methods_by_name[name]
+    answer = message_factory.GetMessageClass(method.output_type)
+    with grpc.insecure_channel(at.clarifai_url.removeprefix("http://")) as channel:
+        call = channel.unary_unary(
+            f"/clarifai.api.V2/{name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
         )
-        posted = service_pb2.PostAnnotationsRequest(annotations=[resources_pb2.Annotation(task_id="x")])
-        for metadata in ((), (("authorization", "Key guessed"),)):
-            answer = post(posted, metadata=metadata, timeout=PATIENCE_S)
-            assert answer.status.code == codes.CONN_KEY_INVALID
+        return call(request, metadata=(("authorization", f"Key {key}"),), timeout=PATIENCE_S)
+
+
+def test_only_the_token_of_a_task_lets_somebody_post(front: Gateway) -> None:
+    posted = service_pb2.PostAnnotationsRequest(annotations=[resources_pb2.Annotation(task_id="x")])
+    assert rpc(front, "PostAnnotations", posted, "guessed").status.code == codes.CONN_KEY_INVALID
+
+
+# -- as Clarifai's clients ask for it ------------------------------------------------------------------
+
+APP = resources_pb2.UserAppIDSet(user_id="u1", app_id="a1")
+
+
+def labelling(name: str, sample_ms: int = 200) -> resources_pb2.Task:
+    """Return a task for Clarifai's API."""
+    made = resources_pb2.Task(id=name, sample_ms=sample_ms)
+    made.input_source.type, made.input_source.id = resources_pb2.TaskInputSource.INPUT, "film"
+    made.worker.type = resources_pb2.TaskWorker.WORKER_AUTO
+    made.worker.workers.add().model.id = "finder"
+    return json_format.ParseDict({"concepts": [concept("cat")]}, made)
+
+
+def post_tasks(at: Gateway, *tasks: resources_pb2.Task) -> Any:
+    return rpc(at, "PostTasks", service_pb2.PostTasksRequest(user_app_id=APP, tasks=tasks))
+
+
+def post_input(at: Gateway, url: str) -> Any:
+    made = resources_pb2.Input(id="film")
+    made.data.video.url = url
+    return rpc(at, "PostInputs", service_pb2.PostInputsRequest(user_app_id=APP, inputs=[made]))
+
+
+def state_of(at: Gateway, name: str) -> Any:
+    return rpc(at, "GetTask", service_pb2.GetTaskRequest(user_app_id=APP, task_id=name)).task.status
+
+
+def found_by(at: Gateway, name: str, **more: Any) -> list[resources_pb2.Annotation]:
+    asked = service_pb2.ListAnnotationsRequest(user_app_id=APP, task_id=name, **more)
+    return list(rpc(at, "ListAnnotations", asked).annotations)
+
+
+def test_a_task_of_clarifais_api_is_done_and_kept(front: Gateway, ours: RealRunner, url: str) -> None:
+    assert post_input(front, f"{url}/a.mp4").status.code == codes.SUCCESS
+    answer = post_tasks(front, labelling("one"), labelling("two", 1000))
+    assert answer.status.code == codes.SUCCESS
+    assert [task.status.code for task in answer.tasks] == [codes.TASK_IN_PROGRESS] * 2
+    for name in ("one", "two"):
+        until(lambda name=name: state_of(front, name).code != codes.TASK_IN_PROGRESS)  # type: ignore[misc]
+        assert state_of(front, name).code == codes.TASK_DONE
+    found = found_by(front, "one")
+    assert [one.data.frames[0].frame_info.time for one in found] == list(range(0, 2000, 200))
+    assert {(one.task_id, one.input_id) for one in found} == {("one", "film")}
+    assert len(found_by(front, "two")) == 2
+    assert found_by(front, "one", page=2, per_page=4) == found[4:8]
+    assert found_by(front, "one", input_ids=["other"]) == []
+    listed = rpc(front, "ListTasks", service_pb2.ListTasksRequest(user_app_id=APP))
+    assert [task.id for task in listed.tasks] == ["one", "two"]
+    gone = service_pb2.DeleteTasksRequest(user_app_id=APP, ids=["one", "two"])
+    assert rpc(front, "DeleteTasks", gone).status.code == codes.SUCCESS
+    assert found_by(front, "one") == []
+
+
+def test_a_task_that_is_deleted_ends(front: Gateway, ours: RealRunner, url: str) -> None:
+    post_input(front, f"{url}/long.mp4")
+    slow = labelling("slow", 100)
+    assert post_tasks(front, slow).status.code == codes.SUCCESS
+    assert post_tasks(front, slow).status.code == codes.CONN_INVALID_REQUEST  # it is there already
+    until(lambda: len(found_by(front, "slow")) > 0)
+    gone = service_pb2.DeleteTasksRequest(user_app_id=APP, ids=["slow"])
+    assert rpc(front, "DeleteTasks", gone).status.code == codes.SUCCESS
+    until(lambda: all(one["calls"] == 0 for one in front.runners()))
+    assert rpc(front, "DeleteTasks", gone).status.code == codes.TASK_MISSING
+
+
+def test_a_task_that_fails_says_why(front: Gateway, ours: RealRunner) -> None:
+    post_input(front, "http://127.0.0.1:1/none.mp4")
+    assert post_tasks(front, labelling("bad")).status.code == codes.SUCCESS
+    until(lambda: state_of(front, "bad").code == codes.TASK_FAILED)
+    assert "cannot be had" in state_of(front, "bad").description
+    rpc(front, "DeleteTasks", service_pb2.DeleteTasksRequest(user_app_id=APP, ids=["bad"]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"input_source": {"id": "nothing"}}, codes.INPUT_DOES_NOT_EXIST),
+        ({"input_source": {"type": "DATASET"}}, codes.MODEL_INVALID_ARGUMENT),
+        ({"worker": {"type": "WORKER_HUMAN"}}, codes.MODEL_INVALID_ARGUMENT),
+        (
+            {"worker": {"workers": [{"model": {"id": "a"}}, {"model": {"id": "b"}}]}},
+            codes.MODEL_INVALID_ARGUMENT,
+        ),
+        ({"concepts": [concept("cat", 64)]}, codes.SUCCESS),  # the runner refuses it, and so the task fails
+    ],
+)
+def test_tasks_that_are_not_served_are_refused(
+    front: Gateway, ours: RealRunner, url: str, changed: dict[str, Any], status: int
+) -> None:
+    post_input(front, f"{url}/a.mp4")
+    made = labelling("odd")
+    if "concepts" in changed:
+        del made.concepts[:]
+    json_format.ParseDict(changed, made)
+    answer = post_tasks(front, made)
+    assert answer.status.code == status, answer.status
+    if status == codes.SUCCESS:
+        until(lambda: state_of(front, "odd").code == codes.TASK_FAILED)
+        rpc(front, "DeleteTasks", service_pb2.DeleteTasksRequest(user_app_id=APP, ids=["odd"]))
+    else:
+        assert state_of(front, "odd").code == codes.ZERO
 
 
 # -- Clarifai's own runner -----------------------------------------------------------------------------

@@ -316,7 +316,7 @@ SERVED = [
 
 async def test_nothing_that_is_empty_breaks_anything(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     served = [method for method in SERVED if any(hasattr(one, method.name) for one in site.clients.services)]
-    assert len(served) == 36
+    assert len(served) == 46
     for method in served:
         found = await site.ask(method.name, getattr(service, method.input_type.name)())
         assert found.DESCRIPTOR is method.output_type
@@ -325,5 +325,5 @@ async def test_nothing_that_is_empty_breaks_anything(site: Site, caplog: pytest.
 
 
 async def test_what_is_not_served_is_not_there(site: Site) -> None:
-    for name in ("PostInputs", "GetNothing"):
+    for name in ("PostWorkflows", "GetNothing"):
         assert not any(hasattr(one, name) for one in site.clients.services[1:])

@@ -11,6 +11,8 @@ from penstock.gateway.clarifai.calls import Calls
 from penstock.gateway.clarifai.control_plane import ControlPlane
 from penstock.gateway.clarifai.entering import Entrance
 from penstock.gateway.clarifai.guard import Guard
+from penstock.gateway.clarifai.inputs import Inputs
+from penstock.gateway.clarifai.labelling import Labelling
 from penstock.gateway.clarifai.models import Models
 from penstock.gateway.clarifai.records import Records
 from penstock.gateway.clarifai.targets import Targets
@@ -43,5 +45,7 @@ def serve_clients(hub: Hub, guard: Guard, clock: Clock | None = None) -> Clients
         Calls(hub, targets, records, entrance, clock or SystemClock()),
         Models(records, targets, entrance),
         ControlPlane(records, targets, entrance),
+        Inputs(records, entrance),
+        Labelling(hub, records, targets, entrance),
     )
     return Clients(records, services)
