@@ -163,6 +163,32 @@ async def test_a_command_that_keeps_up_loses_nothing(pipe: Path, app: App, tmp_p
     assert "lost" not in manifest(tmp_path / "out").counts
 
 
+async def test_frames_that_were_dropped_last_are_counted_when_it_goes_on(
+    data: bytes, pipe: Path, app: App, tmp_path: Path
+) -> None:
+    slow, waits, gate = gated()
+    out = tmp_path / "out"
+    with streams.beside(writing(pipe, data)) as written:
+        async with App(slow) as slowly, anyio.create_task_group() as group:
+
+            async def open_later() -> None:
+                await waits.wait()
+                assert await asyncio.to_thread(written.wait, streams.PATIENCE_S)
+                gate.set()
+
+            group.start_soon(open_later)
+            await frames_of(pipe, slowly, TEN, out, live=True, window=1, backlog=4)
+    # As if it had been killed before the line of the next frame.
+    log = (out / "annotations.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(at for at in reversed(range(len(log))) if b'"lost"' in log[at])
+    (out / "annotations.jsonl").write_bytes(b"".join(log[: cut + 1]))
+    before = told(out)
+    with streams.beside(writing(pipe, data)):
+        await frames_of(pipe, app, TEN, out, live=True, backlog=FRAMES)
+    assert told(out) == list(range(len(before) + FRAMES))
+    assert [one.first for one in lost(out) if one.why == "away"] == [len(before)]
+
+
 async def test_so_many_frames_as_were_asked_for_are_looked_at(
     data: bytes, pipe: Path, app: App, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from annotate import films
+from annotate import films, streams
 from annotate.detectors import rt
 from penstock import App, AsyncClient, Runtime
 from penstock.annotate import Model, Sampling, Settings, annotate, annotate_command
@@ -49,6 +49,29 @@ async def client(media: Path, detectors: App) -> AsyncIterator[AsyncClient]:
 async def items(client: AsyncClient, **changed: Any) -> list[Any]:
     async with client.stream("annotate", {**CALL, **changed}) as stream:
         return [item async for item in stream]
+
+
+async def test_a_live_source_is_known_by_its_name(media: Path, detectors: App) -> None:
+    data = streams.film(media / "live.ts", 40).read_bytes()
+
+    def serve(listener: Any) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(data)
+
+    with streams.listening() as (listener, port), streams.beside(lambda: serve(listener)):
+        served, live = Runtime(), {"gate": f"tcp://127.0.0.1:{port}"}
+        command = annotate_command(detectors, root=media, out=media.parent / "out", live=live)
+        served.streaming_command("annotate")(command)
+        async with App(served) as app, AsyncClient(app) as client:
+            with anyio.fail_after(60):
+                found = await items(client, source="gate")
+            with pytest.raises(CallError, match="no file"):
+                await items(client, source=live["gate"])
+    assert found[-2]["record"]["frame"] % 2 == 0
+    seen, lost = len(found) - 1, found[-2]["progress"]["lost"]
+    assert seen + lost == 20
+    assert found[-1]["manifest"]["counts"].get("lost", 0) == lost
 
 
 async def test_records_come_as_items(client: AsyncClient, media: Path, detectors: App) -> None:

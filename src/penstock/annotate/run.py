@@ -349,7 +349,8 @@ class Run:
         self.progress.regions = self._ledger.regions
         at = self._ledger.at
         behind = 0 if self._media[at].live else self._ledger.taken(at) % self._size
-        self._whole = (behind, _place(last[-behind - 1]) if len(last) > behind else None)
+        begin = _place(last[-behind - 1]) if len(last) > behind else None
+        self._whole = (behind, begin if behind else self._ledger.after(at))
 
     def _check_extras(self) -> None:
         if any(media.kind == "video" for media in self._media):

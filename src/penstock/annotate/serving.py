@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,9 +19,17 @@ from penstock.errors import CommandError
 
 Item = dict[str, Any]
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 
 def annotate_command(
-    model: Address, *, root: Path, out: Path, limits: Limits | None = None, window: int = 4
+    model: Address,
+    *,
+    root: Path,
+    out: Path,
+    limits: Limits | None = None,
+    window: int = 4,
+    live: Mapping[str, str] = _NONE,
 ) -> Callable[..., AsyncIterator[Item]]:
     """Return a function to make a streaming command of.
 
@@ -33,6 +42,8 @@ def annotate_command(
         out: The folder of the logs, each in a folder of its own.
         limits: What a file may cost.
         window: How many frames are under way at once.
+        live: Live sources that callers may name, and what each is; see ``annotate``.  Records have its host
+            and path as their name.
     """
     allowed = limits or Limits()
 
@@ -49,18 +60,23 @@ def annotate_command(
         on_error: str = "fail",
     ) -> AsyncIterator[Item]:
         """Annotate a file, or the files of a folder, with what a command detects."""
-        path = await asyncio.to_thread(_below, root, source)
+        spec = live.get(source) or str(await asyncio.to_thread(_below, root, source))
         asked = {"command": command, "param": image, "batch": batch, "params": params, "answer": answer}
         fields = {"models": [asked], "sampling": sampling, "refining": refining, "tracking": tracking}
         settings = _settings({**fields, "on_error": on_error}, allowed)
         folder = out / _name(source, settings)
         try:
-            async with annotate(path, model, settings, out=folder, window=window) as frames:
+            run = annotate(spec, model, settings, out=folder, window=window, live=source in live)
+            async with run as frames:
                 async for frame in frames:
                     progress = frames.progress
                     yield {
                         "record": msgspec.to_builtins(frame),
-                        "progress": {"seconds": progress.seconds, "total": progress.total},
+                        "progress": {
+                            "seconds": progress.seconds,
+                            "total": progress.total,
+                            "lost": progress.lost,
+                        },
                     }
                 yield {"manifest": msgspec.to_builtins(frames.manifest)}
         except AnnotateError as error:
