@@ -34,6 +34,12 @@ Answer = Annotated[
 Image = Annotated[str, typer.Option(help="The parameter that takes the frame.")]
 Send = Annotated[str, typer.Option(help="How a frame travels: raw, png, jpeg or jpeg:QUALITY.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Send the picture alone, as base64.")]
+Clarifai = Annotated[
+    bool,
+    typer.Option(
+        "--clarifai", help="The command is a method of a Clarifai model, which gives regions and concepts."
+    ),
+]
 Batch = Annotated[
     int | None,
     typer.Option(help="Give the command a list of so many frames; it answers with a list as long."),
@@ -93,6 +99,7 @@ def annotate(
     image: Image = "image",
     send: Send = "raw",
     plain: Plain = False,
+    clarifai: Clarifai = False,
     batch: Batch = None,
     out: Out = Path("annotations"),
     every: Every = None,

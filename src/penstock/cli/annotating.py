@@ -45,6 +45,7 @@ class Asked(NamedTuple):
     image: str
     send: str
     plain: bool
+    clarifai: bool
     batch: int | None
     every: int | None
     fps: str | None
@@ -71,6 +72,8 @@ class Asked(NamedTuple):
             ConfigError: It is contradictory.
         """
         form, _, quality = self.send.partition(":")
+        if self.clarifai and form == "raw":
+            form = "png"
         fields: dict[str, Any] = {
             "models": [self._model(command) for command in self.command],
             "sampling": self._sampling(),
@@ -92,6 +95,7 @@ class Asked(NamedTuple):
             "params": self.params,
             "param": self.image,
             "plain": self.plain,
+            "style": "clarifai" if self.clarifai else "penstock",
             "batch": self.batch,
             "answer": answer,
         }

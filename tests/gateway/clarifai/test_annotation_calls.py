@@ -176,6 +176,30 @@ def test_what_cannot_be_done_is_told(
     assert last["code"] == code, last
 
 
+def annotated(at: Gateway, command: str, url: str, out: Path) -> list[dict[str, Any]]:
+    """Return the frames that `penstock annotate` writes of a model behind a gateway."""
+    words = ("--model", at.url, "--command", command, "--every", 10, "--clarifai", "--out", out)
+    with started("annotate", f"{url}/a.mp4", *words) as process:
+        assert process.wait(PATIENCE_S) == 0, process.communicate()
+    *found, _ = map(json.loads, (out / "annotations.jsonl").read_text().splitlines())
+    return found
+
+
+def check_finds(found: list[dict[str, Any]]) -> None:
+    """See that two frames have what the model finds in each."""
+    assert [frame["frame"] for frame in found] == [0, 10]
+    for frame in found:
+        boxes = [(region["label"], region["score"], region["box"]) for region in frame["regions"]]
+        cat = [40.0, 60.0, 120.0, 120.0]
+        assert boxes == [("cat", 0.75, cat), ("animal", 0.9, cat), ("dog", 0.5, [0.0, 0.0, 40.0, 30.0])]
+
+
+def test_a_model_is_asked_frame_by_frame_as_well(
+    front: Gateway, ours: RealRunner, url: str, tmp_path: Path
+) -> None:
+    check_finds(annotated(front, "finder.predict", url, tmp_path / "out"))
+
+
 def test_a_runner_that_dies_ends_its_tasks(url: str) -> None:
     soon = {"PENSTOCK_CLARIFAI_KEEPALIVE_S": "1", "PENSTOCK_GATEWAY_RESUME_S": "1"}
     with gateway(**soon) as at, our_runner(at) as runner:
@@ -332,6 +356,12 @@ def clarifais_runner(at: Gateway, home: Path) -> Iterator[RealRunner]:
     with real_runner(at.clarifai_url, home, model=FINDER, name="finder", **env) as found:
         at.until_there(4)
         yield found
+
+
+@needs_clarifai
+def test_clarifais_own_runner_is_asked_frame_by_frame_as_well(url: str, tmp_path: Path) -> None:
+    with gateway() as at, clarifais_runner(at, tmp_path):
+        check_finds(annotated(at, "finder.predict", url, tmp_path / "out"))
 
 
 @needs_clarifai

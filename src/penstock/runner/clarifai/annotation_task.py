@@ -99,10 +99,6 @@ class AnnotationTask:
         self._frames += 1
         self._failed += bool(looked.failed)
         self._metrics.looked(looked.time_ms, failed=bool(looked.failed))
-        if looked.failed:
-            _log.warning(
-                "annotation task %s: %s at %d ms", self._request.task.id, looked.failed, looked.time_ms
-            )
 
     def _check_any(self) -> None:
         if self._failed and self._failed == self._frames:

@@ -13,7 +13,7 @@ class Finder(ModelClass):
 
     @ModelClass.method
     def predict(self, image: Image) -> list[Region]:
-        assert image.bytes[:2] == b"\xff\xd8"  # a JPEG
+        assert image.bytes[:2] in (b"\xff\xd8", b"\x89P")  # a JPEG or a PNG
         self.looked += 1
         sys.stdout.write(f"looked {self.looked}\n")
         sys.stdout.flush()
