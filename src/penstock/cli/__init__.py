@@ -5,6 +5,7 @@ Whatever a verb needs is imported when it runs, so that `penstock --help` answer
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -14,6 +15,8 @@ from penstock.cli.annotations import verbs as annotation_verbs
 from penstock.cli.bench import bench
 from penstock.cli.call import call
 from penstock.cli.chat import chat
+from penstock.cli.completion import files_in_bash
+from penstock.cli.client_gen import client_gen
 from penstock.cli.doctor import doctor
 from penstock.cli.execute import execute
 from penstock.cli.gateway import gateway
@@ -37,6 +40,7 @@ app = typer.Typer(
 )
 for verb in (run, call, chat, top, bench, annotate, gateway, runner, new, inspect, doctor, pull, schema):
     app.command()(verb)
+app.command("client-gen")(client_gen)
 app.add_typer(annotation_verbs, name="annotations")
 app.add_typer(keys, name="keys")
 app.add_typer(runners, name="runners")
@@ -63,4 +67,7 @@ def options(
 
 def main() -> None:
     """Run the command that the process's arguments name."""
-    app()
+    if os.environ.get("_PENSTOCK_COMPLETE") == "complete_bash" and (found := files_in_bash()) is not None:
+        print("\n".join(found))
+        return
+    app(prog_name="penstock")
