@@ -47,6 +47,9 @@ def test_a_file_is_an_input(server: Server, penstock: Penstock, tmp_path: Path) 
     (tmp_path / "text").write_text("über\n", encoding="utf-8")
     ended = penstock("call", "echo", f"text=@{tmp_path / 'text'}", "--url", server.url)
     assert json.loads(ended.stdout) == "über\n"
+    (tmp_path / "all.json").write_text('{"a": 2, "b": 3}')
+    ended = penstock("call", "add", f"@{tmp_path / 'all.json'}", "b:=5", "--url", server.url)
+    assert json.loads(ended.stdout) == {"sum": 7}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -30,6 +31,28 @@ def test_json_is_read(name: str, value: object) -> None:
     assert read_inputs([f"{name}:={json.dumps(value)}"]) == {name: value}
 
 
+def test_json_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "turns.json").write_text('[{"role": "user", "content": "grüß"}]', encoding="utf-8")
+    assert read_inputs([f"a:=@{tmp_path / 'turns.json'}"]) == {"a": [{"role": "user", "content": "grüß"}]}
+
+
+def test_all_inputs_stand_in_a_file_and_those_that_are_named_count(tmp_path: Path) -> None:
+    (tmp_path / "all.json").write_text('{"prompt": "A fox", "max_tokens": 3}')
+    assert read_inputs([f"@{tmp_path / 'all.json'}"]) == {"prompt": "A fox", "max_tokens": 3}
+    named = ["prompt=A hen", f"@{tmp_path / 'all.json'}"]
+    assert read_inputs(named) == {"prompt": "A hen", "max_tokens": 3}
+
+
+def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word, content, expected in (
+        ("a=@-", b"text", {"a": "text"}),
+        ("a:=@-", b"[1]", {"a": [1]}),
+        ("@-", b'{"b": 2}', {"b": 2}),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert read_inputs([word]) == expected
+
+
 def test_the_first_sign_counts() -> None:
     assert read_inputs(["a=b:=c", "d=e=@f"]) == {"a": "b:=c", "d": "e=@f"}
 
@@ -49,8 +72,18 @@ def test_a_file_that_is_not_text_is_sent_as_bytes(tmp_path: Path) -> None:
         (["a:=nonsense"], "not JSON"),
         (["a=@/nosuchfile"], "/nosuchfile"),
         (["a=1", "a:=2"], "given twice"),
+        (["a=@-", "b=@-"], "read once"),
+        (["@/nosuchfile"], "/nosuchfile"),
+        (["a:=@/dev/null"], "not JSON"),
+        (["@LIST"], "no JSON object"),
+        (["a:=@BYTES"], "not UTF-8"),
     ],
 )
-def test_what_is_no_input_is_refused(words: list[str], said: str) -> None:
+def test_what_is_no_input_is_refused(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "LIST").write_text("[1]")
+    (tmp_path / "BYTES").write_bytes(b"\xff")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(typer.BadParameter, match=said):
         read_inputs(words)

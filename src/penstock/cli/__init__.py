@@ -5,6 +5,7 @@ Whatever a verb needs is imported when it runs, so that `penstock --help` answer
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from penstock.cli.bench import bench
 from penstock.cli.call import call
 from penstock.cli.chat import chat
 from penstock.cli.client_gen import client_gen
+from penstock.cli.completion import files_in_bash
 from penstock.cli.doctor import doctor
 from penstock.cli.execute import execute
 from penstock.cli.gateway import gateway
@@ -65,4 +67,7 @@ def options(
 
 def main() -> None:
     """Run the command that the process's arguments name."""
-    app()
+    if os.environ.get("_PENSTOCK_COMPLETE") == "complete_bash" and (found := files_in_bash()) is not None:
+        print("\n".join(found))
+        return
+    app(prog_name="penstock")

@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
+from penstock.cli.completion import command_names, input_words
 from penstock.cli.exits import Exit, fail
-from penstock.cli.inputs import read_inputs
+from penstock.cli.inputs import FORMS, read_inputs
 from penstock.cli.trust import Ca, trusting
 
 SECONDS = 10.0
 
 Url = Annotated[str, typer.Argument(help="The server.")]
-Name = Annotated[str, typer.Argument(help="The command, such as predict.")]
+Name = Annotated[str, typer.Argument(help="The command, such as predict.", autocompletion=command_names)]
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT", help="Its input: name=text, name:=json or name=@file."),
+    typer.Argument(metavar="INPUT", help=f"Its input: {FORMS}.", autocompletion=input_words),
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="Calls at once.")]
 Requests = Annotated[int | None, typer.Option(min=1, help="Make so many calls.")]

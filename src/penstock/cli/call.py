@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
+from penstock.cli.completion import command_names, input_words
 from penstock.cli.exits import Exit, fail
-from penstock.cli.inputs import read_inputs
+from penstock.cli.inputs import FORMS, read_inputs
 from penstock.cli.labels import read_labels
 from penstock.cli.trust import Ca, trusting
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-Name = Annotated[str, typer.Argument(help="The command, such as predict.")]
+Name = Annotated[str, typer.Argument(help="The command, such as predict.", autocompletion=command_names)]
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT", help="Its input: name=text, name:=json or name=@file."),
+    typer.Argument(metavar="INPUT", help=f"Its input: {FORMS}.", autocompletion=input_words),
 ]
 Url = Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="The server.")]
 Stream = Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")]

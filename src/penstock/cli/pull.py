@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.cli.completion import known_models
 from penstock.cli.exits import fail
 from penstock.errors import CallError
 
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     from penstock.engines.store import ModelStore
 
 Name = Annotated[
-    str, typer.Argument(help="A model such as smollm2-135m, or owner/repo/file.gguf of Hugging Face.")
+    str,
+    typer.Argument(
+        help="A model such as smollm2-135m, or owner/repo/file.gguf of Hugging Face.",
+        autocompletion=known_models,
+    ),
 ]
 
 

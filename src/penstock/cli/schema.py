@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from penstock.cli.completion import schema_names
 from penstock.cli.exits import Exit, fail
 
-Name = Annotated[str | None, typer.Argument(help="One type, such as Request; all of them by default.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(help="One type, such as Request; all of them by default.", autocompletion=schema_names),
+]
 
 
 def schema(name: Name = None) -> None:
