@@ -68,6 +68,27 @@ def test_polygons(form: str, value: Any, parts: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("form", "value", "lines"),
+    [
+        ("polylines=line", SQUARE, [SQUARE]),
+        ("polylines=flat", [1, 1, 5, 1, 5, 5], [SQUARE]),
+        ("polylines=lines", [SQUARE, SQUARE[:2]], [SQUARE, SQUARE[:2]]),
+        ("polylines=flats", [[1, 1, 5, 1, 5, 5], [1, 1, 5, 1]], [SQUARE, SQUARE[:2]]),
+    ],
+)
+def test_polylines(form: str, value: Any, lines: Any) -> None:
+    found = one(f"polyline=p,{form}", p=value).lines or ()
+    assert [[list(point) for point in line] for line in found] == lines
+    halves = one(f"polyline=p,units=norm,{form}", p=value).lines or ()
+    assert halves[0][0] == (W, H)
+
+
+def test_a_line_has_two_points() -> None:
+    with pytest.raises(AnswerError, match="item 0, field 'lines': a line should have two points"):
+        one("", lines=[[[1, 1]]])
+
+
+@pytest.mark.parametrize(
     ("form", "value"),
     [
         ("masks=rle", rle.encode(MASK).as_json()),

@@ -68,6 +68,8 @@ def test_what_is_no_line_is_refused(line: bytes) -> None:
         {"score": float("nan")},
         {"obb": (0.0, 0.0, 1.0, 1.0, float("inf"))},
         {"polys": ((((0.0, 0.0), (1.0, 1.0)),),)},
+        {"lines": (((0.0, 0.0),),)},
+        {"lines": (((0.0, 0.0), (float("nan"), 1.0)),)},
         {"polys": ((((0.0, 0.0), (1.0, 1.0), (float("nan"), 1.0)),),)},
     ],
 )

@@ -22,6 +22,8 @@ W, H = 100, 80
 SPOT = Spot(src="sha256:00", copy=0, frame=0, seconds=Fraction(0), w=W, h=H)
 HOURS = ("22:00", "06:00")
 
+LEVEL = ((2.0, 5.0), (12.0, 5.0))
+
 
 def box(*sides: float, label: str = "x", **fields: Any) -> Found:
     return Found(label=label, box=sides, **fields)  # type: ignore[arg-type]
@@ -50,6 +52,11 @@ def boxes(made: Refined) -> list[tuple[float, ...]]:
         (Found(label="x", polys=((((0.0, 0.0), (5.0, 0.0)),),)), {}, "empty"),
         (Found(label="x", polys=((((200.0, 0.0), (205.0, 0.0), (205.0, 9.0)),),)), {}, "empty"),
         (Found(label="x", mask=rle.encode(np.zeros((H, W), dtype=bool))), {}, "empty"),
+        (Found(label="x", lines=(((0.0, 0.0), (nan, 5.0)),)), {}, "not_finite"),
+        (Found(label="x", lines=(((5.0, 5.0), (5.0, 5.0)),)), {}, "empty"),
+        (Found(label="x", lines=(((-5.0, 5.0), (5.0, -6.0)),)), {}, "outside"),
+        (Found(label="x", lines=(LEVEL,)), {"concepts": (Concept(label="x", types=("box",)),)}, "type"),
+        (Found(label="x", lines=(LEVEL,)), {"roi": ((0.5, 0.5), (1, 0.5), (1, 1))}, "roi"),
         (box(0, 0, 5, 5, score=0.2), {"min_score": 0.3}, "score"),
         (box(0, 0, 5, 5), {"min_area": 26}, "small"),
         (box(0, 0, 5, 5), {"others": False}, "label"),
@@ -70,6 +77,24 @@ def boxes(made: Refined) -> list[tuple[float, ...]]:
 def test_each_drop_has_its_reason(found: Found, settings: dict[str, Any], reason: str) -> None:
     made = refined(found, **settings)
     assert (made.regions, made.drops) == ((), {reason: 1})
+
+
+def test_lines_are_clipped_and_may_be_level() -> None:
+    zigzag = ((10.0, 10.0), (10.0, -10.0), (30.0, -10.0), (30.0, 10.0))
+    made = refined(
+        Found(label="x", lines=(zigzag, LEVEL), box=(0, 0, 1, 1)),
+        Found(label="x", lines=(LEVEL,)),
+        min_area=100,
+        roi=((0.0, 0.0), (0.2, 0.0), (0.2, 0.2), (0.0, 0.2)),
+        overlaps="fuse",
+    )
+    first, second = made.regions
+    assert first.lines == (((10.0, 10.0), (10.0, 0.0)), ((30.0, 0.0), (30.0, 10.0)), LEVEL)
+    assert first.box == (2.0, 0.0, 30.0, 10.0)
+    assert (second.lines, second.box) == ((LEVEL,), (2.0, 5.0, 12.0, 5.0))
+    assert made.drops == {}
+    only = refined(Found(label="x", lines=(LEVEL,)), concepts=(Concept(label="x", types=("line",)),))
+    assert only.regions[0].lines == (LEVEL,)
 
 
 def test_boxes_are_clipped() -> None:

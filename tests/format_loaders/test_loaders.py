@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 from annotate.logs import HEIGHT, OBB, RING, TWO, WIDTH, dataset, draw, frames
+from penstock.annotate.formats.dataset import Dataset
 from penstock.annotate.formats.geometry import polys_of
 from penstock.annotate.formats.registry import FORMATS
-from penstock.annotate.records import Region
+from penstock.annotate.records import Frame, Region
 from penstock.annotate.shapes.kinds import corners
+from penstock.annotate.shapes.lines import around_lines
 from penstock.annotate.shapes.raster import overlap, rasterise
 
 # The readers are from before the newest of what they stand on, and say so.
@@ -203,6 +205,37 @@ class TestDatumaro:
         for number in (0, 5, 10, 20, 25, 30):
             assert shown[number] == {"bbox": 1, "polygon": 1}, number
         assert shown[15] == {"bbox": 1}
+
+
+class TestPolylines:
+    """Lines are read as lines, where they are."""
+
+    @pytest.mark.parametrize(("name", "kind"), [("datumaro", "datumaro"), ("cvat", "cvat")])
+    def test_datumaro_reads_them(self, tmp_path: Path, name: str, kind: str) -> None:
+        load = pytest.importorskip("datumaro").Dataset.import_from
+        data = with_line()
+        FORMATS[name].write(data, tmp_path)
+        draw(name, data, tmp_path)
+        (item,) = load(str(tmp_path), kind)
+        (one,) = (one for one in item.annotations if one.type.name == "polyline")
+        assert one.points == [value for point in LINE for value in point]
+
+    def test_label_studio_takes_them(self, tmp_path: Path) -> None:
+        interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface
+        FORMATS["label-studio"].write(with_line(), tmp_path)
+        (task,) = json.loads((tmp_path / "tasks.json").read_text())
+        config = interface((tmp_path / "config.xml").read_text())
+        assert [one["type"] for one in task["predictions"][0]["result"]] == ["vectorlabels"]
+        assert config.validate_prediction(task["predictions"][0], return_errors=True) == []
+
+
+LINE = ((4.5, 40.25), (20.0, 30.5), (60.0, 44.0))
+
+
+def with_line() -> Dataset:
+    region = Region(id="aa", label="kerb", box=around_lines((LINE,)), lines=(LINE,), src="model")
+    still = {"src": "s", "name": "a.png", "frame": 0, "pts": None, "tb": "1/1", "t": "0"}
+    return Dataset(lambda: [Frame(w=WIDTH, h=HEIGHT, regions=(region,), **still)])
 
 
 class TestMotmetrics:

@@ -14,7 +14,7 @@ import msgspec
 from penstock.annotate import rle
 from penstock.annotate.errors import AnswerError, BatchError, ConfigError
 from penstock.annotate.extras import needed
-from penstock.annotate.records import Box, Keypoint, Polys, Tag
+from penstock.annotate.records import Box, Keypoint, Lines, Polys, Tag
 
 Corners = Literal["xyxy", "xywh", "cxcywh"]
 Rotated = tuple[float, float, float, float, float]
@@ -40,6 +40,9 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         polygon: Read as ``polygons`` says.
         polygons: One ring of points; one ring of plain numbers, x and y in turn; several such (parts, as COCO
             has them); rings of points, of which all but the first are holes; or parts, each of such rings.
+        polyline: Read as ``polylines`` says.
+        polylines: One line of points; one line of plain numbers, x and y in turn; several of the first, or of
+            the second.
         mask: Read as ``masks`` says.
         masks: Runs as COCO has them; a PNG in base64; or rows of numbers.
         threshold: Numbers of a mask above it are inside; of a PNG from 0 to 1.
@@ -62,6 +65,8 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     angle: Literal["degrees", "radians"] = "degrees"
     polygon: str = "polys"
     polygons: Literal["ring", "flat", "flats", "rings", "parts"] = "parts"
+    polyline: str = "lines"
+    polylines: Literal["line", "flat", "lines", "flats"] = "lines"
     mask: str = "rle"
     masks: Literal["rle", "png", "array"] = "rle"
     threshold: float = 0.5
@@ -82,6 +87,7 @@ class Found(msgspec.Struct, kw_only=True):
     box: Box | None = None
     obb: Rotated | None = None
     polys: Polys | None = None
+    lines: Lines | None = None
     mask: rle.Runs | None = None
     kp: tuple[Keypoint, ...] | None = None
     text: str | None = None
@@ -147,11 +153,7 @@ class Adapter:
     def __init__(self, form: AnswerFormat, model: int = 0) -> None:
         self._form = form
         self._model = model
-        self._fields = {
-            name: getattr(form, name)
-            for name in ("box", "obb", "polygon", "mask", "keypoints", "score", "text", "track", "attrs")
-            if getattr(form, name)
-        }
+        self._fields = {name: getattr(form, name) for name in _FIELDS if getattr(form, name)}
 
     def read(self, answer: Any, width: int, height: int, place: str) -> Answer:
         """Return what an answer says.
@@ -183,7 +185,8 @@ class Adapter:
         return found
 
 
-_ATTRIBUTES = {"polygon": "polys", "mask": "mask", "keypoints": "kp"}
+_FIELDS = ("box", "obb", "polygon", "polyline", "mask", "keypoints", "score", "text", "track", "attrs")
+_ATTRIBUTES = {"polygon": "polys", "polyline": "lines", "keypoints": "kp"}
 
 
 class _Reading:
@@ -213,19 +216,8 @@ class _Reading:
         if not isinstance(items, dict):
             self._wrong(f"should be an object of lists, and is {_shown(items)}")
         form = self.form
-        names = (
-            form.label,
-            form.score,
-            form.box,
-            form.obb,
-            form.polygon,
-            form.mask,
-            form.keypoints,
-            form.text,
-        )
-        columns = {
-            name: items[name] for name in (*names, form.track, form.attrs) if items.get(name) is not None
-        }
+        names = (form.label, *(getattr(form, name) for name in _FIELDS))
+        columns = {name: items[name] for name in names if items.get(name) is not None}
         for self.field, column in columns.items():
             if not isinstance(column, list):
                 self._wrong(f"should be a list, one for each region, and is {_shown(column)}")
@@ -290,6 +282,14 @@ class _Reading:
         if how == "rings":
             return (tuple(map(self._ring, self._list(value))),)
         return tuple(tuple(map(self._ring, self._list(part))) for part in self._list(value))
+
+    def read_polyline(self, value: Any) -> Lines:
+        how = self.form.polylines
+        several = self._list(value) if how in ("lines", "flats") else [value]
+        lines = tuple(self._ring(self._pairs(one) if how.startswith("flat") else one) for one in several)
+        if any(len(line) < 2 for line in lines):
+            self._wrong("a line should have two points or more")
+        return lines
 
     def read_mask(self, value: Any) -> rle.Runs:
         try:

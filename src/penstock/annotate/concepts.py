@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from math import isfinite
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from penstock.annotate.records import Box, Point, Polys, Ring
+from penstock.annotate.records import Box, Line, Lines, Point, Polys, Ring
 from penstock.annotate.shapes.kinds import rectangle
 
-DataType: TypeAlias = Literal["tag", "box", "polygon", "point", "mask", "text"]
+DataType: TypeAlias = Literal["tag", "box", "polygon", "line", "point", "mask", "text"]
 
 
 class Concept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -93,7 +94,9 @@ def check_roi(ring: Ring) -> None:
         raise ValueError("a region of interest needs three points or more, of finite numbers")
 
 
-def touches(roi: Ring, box: Box, polys: Polys | None, width: int, height: int) -> bool:
+def touches(
+    roi: Ring, box: Box, polys: Polys | None, width: int, height: int, lines: Lines | None = None
+) -> bool:
     """Whether a region has any point in common with a region of interest.
 
     Args:
@@ -101,8 +104,11 @@ def touches(roi: Ring, box: Box, polys: Polys | None, width: int, height: int) -
         box: Of the region, in pixels.
         polys: Its shape, if it has one.
         width: Of the image; so is ``height``.
+        lines: Its polylines, if it has some and no shape.
     """
     area = tuple((x * width, y * height) for x, y in roi)
+    if polys is None and lines:
+        return any(_holds(area, line[0]) or _crosses(area, line) for line in lines)
     if polys is None:
         return _meet(area, rectangle(box))
     return any(_meet_part(area, part) for part in polys)
@@ -119,6 +125,13 @@ def _meet_part(area: Ring, part: tuple[Ring, ...]) -> bool:
 
 def _meet(one: Ring, other: Ring) -> bool:
     return _cross(one, other) or _holds(one, other[0]) or _holds(other, one[0])
+
+
+def _crosses(one: Ring, line: Line) -> bool:
+    edges = [*pairwise(line)]
+    return any(
+        _edges_meet(a, b, c, d) for a, b in zip(one, (*one[1:], one[0]), strict=True) for c, d in edges
+    )
 
 
 def _cross(one: Ring, other: Ring) -> bool:

@@ -56,7 +56,8 @@ def resolve(found: Sequence[Found], way: Way, most: float, *, by_class: bool, mo
 def _one(cluster: list[Found], way: Way, models: int) -> Found:
     best = cluster[0]
     # A box made of several says nothing about shapes: these are those of the best.
-    if way == "nms" or best.polys is not None or best.mask is not None or best.obb is not None:
+    shapes = (best.polys, best.lines, best.mask, best.obb)
+    if way == "nms" or any(shape is not None for shape in shapes):
         return best
     boxes = [_box(one) for one in cluster]
     if way == "merge":

@@ -23,9 +23,12 @@ Point: TypeAlias = tuple[float, float]
 Ring: TypeAlias = tuple[Point, ...]
 Part: TypeAlias = tuple[Ring, ...]  # the exterior, then its holes
 Polys: TypeAlias = tuple[Part, ...]
+Line: TypeAlias = tuple[Point, ...]  # a path that does not come back to where it begins
+Lines: TypeAlias = tuple[Line, ...]
 Keypoint: TypeAlias = tuple[float, float, int]
 
 _RING = 3  # points
+_LINE = 2
 
 
 class Rle(msgspec.Struct, frozen=True):
@@ -57,6 +60,7 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         box: ``x1, y1, x2, y2``, tight around the shape.
         obb: A rotated box: ``cx, cy, w, h, degrees``, clockwise as one sees it.
         polys: Its parts, each an exterior ring and its holes; rings are not closed by a repeated point.
+        lines: Its polylines, such as the parts of a kerb that are in the image.
         rle: Its mask.
         kp: Its keypoints: ``x, y, v``, where v is 0 (not labelled), 1 (hidden) or 2 (visible).
         text: What is written there.
@@ -65,7 +69,7 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         attrs: What else is known of it.
 
     Raises:
-        ValueError: A number is not finite, a box is inside out, a ring has too few points.
+        ValueError: A number is not finite, a box is inside out, a ring or a line has too few points.
     """
 
     id: str
@@ -74,6 +78,7 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     box: Box
     obb: tuple[float, float, float, float, float] | None = None
     polys: Polys | None = None
+    lines: Lines | None = None
     rle: Rle | None = None
     kp: tuple[Keypoint, ...] | None = None
     text: str | None = None
@@ -91,6 +96,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"region {self.id}: its rotated box {self.obb} is not finite")
         if self.polys is not None:
             _check_polys(self.id, self.polys)
+        if self.lines is not None:
+            _check_lines(self.id, self.lines)
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,3 +361,11 @@ def _check_polys(name: str, polys: Polys) -> None:
                 raise ValueError(f"region {name}: a ring has {len(ring)} points; it needs {_RING}")
             if not all(isfinite(x) and isfinite(y) for x, y in ring):
                 raise ValueError(f"region {name}: a ring has a point that is not finite")
+
+
+def _check_lines(name: str, lines: Lines) -> None:
+    for line in lines:
+        if len(line) < _LINE:
+            raise ValueError(f"region {name}: a line has {len(line)} points; it needs {_LINE}")
+        if not all(isfinite(x) and isfinite(y) for x, y in line):
+            raise ValueError(f"region {name}: a line has a point that is not finite")

@@ -15,6 +15,7 @@ from penstock.annotate.concepts import Concept, check_roi, touches
 from penstock.annotate.overlaps import Way, resolve
 from penstock.annotate.records import Box, Keypoint, Region, Ring, Rle, Tag, region_id
 from penstock.annotate.shapes.kinds import area, around, bounds, corners
+from penstock.annotate.shapes.lines import around_lines, clip_lines
 from penstock.annotate.shapes.outline import outline
 from penstock.annotate.shapes.repair import fit
 
@@ -149,6 +150,10 @@ class Refiner:
             if not fitted.polys:
                 return "empty"
             found.polys = fitted.polys
+        if found.lines is not None:
+            reason = _clip_lines(found, spot)
+            if reason:
+                return reason
         if found.kp is not None:
             found.kp = tuple(_inside(point, spot) for point in found.kp)
         return self._mask(found, spot) or _box_of(found, spot)
@@ -168,7 +173,8 @@ class Refiner:
 
     def _small(self, found: Found) -> str:
         least = self._settings.min_area
-        return "small" if least and found.kp is None and _area(found) < least else ""
+        lasting = found.kp is not None or found.lines is not None
+        return "small" if least and not lasting and _area(found) < least else ""
 
     def _concept(self, label: str) -> Concept | None:
         return self._concepts.get(label) or (_ANY if self._settings.others else None)
@@ -207,7 +213,8 @@ class Refiner:
             polys = found.polys
             if polys is None and found.mask is not None:
                 polys = outline(rle.decode(found.mask))
-            if all(not roi or touches(roi, found.box or _NOWHERE, polys, spot.w, spot.h) for roi in wanted):
+            box, lines = found.box or _NOWHERE, found.lines
+            if all(not roi or touches(roi, box, polys, spot.w, spot.h, lines) for roi in wanted):
                 left.append(found)
             else:
                 drops["roi"] += 1
@@ -247,6 +254,7 @@ def _region(found: Found) -> Region:
         box=found.box,
         obb=found.obb,
         polys=found.polys,
+        lines=found.lines,
         rle=None if found.mask is None else Rle((found.mask.height, found.mask.width), found.mask.text),
         kp=found.kp,
         text=found.text,
@@ -257,7 +265,11 @@ def _region(found: Found) -> Region:
 
 def _is_finite(found: Found) -> bool:
     numbers = (found.score or 0.0, *(found.box or ()), *(found.obb or ()))
-    return all(map(isfinite, numbers)) and all(isfinite(x) and isfinite(y) for x, y, _ in found.kp or ())
+    points = [
+        *((x, y) for x, y, _ in found.kp or ()),
+        *(point for line in found.lines or () for point in line),
+    ]
+    return all(map(isfinite, numbers)) and all(isfinite(x) and isfinite(y) for x, y in points)
 
 
 def _box_of(found: Found, spot: Spot) -> str:
@@ -268,6 +280,9 @@ def _box_of(found: Found, spot: Spot) -> str:
         found.box = around(found.polys)
     elif found.obb is not None:
         found.box = bounds(corners(found.obb))
+    elif found.lines is not None:
+        found.box = around_lines(found.lines)  # of a line that is level it has no area
+        return ""
     elif found.box is None:
         seen = [(x, y) for x, y, v in found.kp or () if v]
         if not seen:
@@ -288,6 +303,17 @@ def _box_of(found: Found, spot: Spot) -> str:
     return ""
 
 
+def _clip_lines(found: Found, spot: Spot) -> str:
+    """Leave of lines what is in the image; returns the reason if that is nothing, and there is no more."""
+    given = found.lines or ()
+    found.lines = clip_lines(given, spot.w, spot.h) or None
+    others = (found.polys, found.mask, found.obb, found.kp)
+    if found.lines is not None or any(one is not None for one in others):
+        return ""
+    whole = all(0 <= x <= spot.w and 0 <= y <= spot.h for line in given for x, y in line)
+    return "empty" if whole else "outside"
+
+
 def _inside(point: Keypoint, spot: Spot) -> Keypoint:
     x, y, v = point
     return (float(x), float(y), v) if v and 0 <= x <= spot.w and 0 <= y <= spot.h else (0.0, 0.0, 0)
@@ -303,11 +329,19 @@ def _restrict(found: Found, concept: Concept) -> str:
     shaped = found.mask is not None or found.polys is not None or found.obb is not None
     found.mask = found.mask if "mask" in types else None
     found.polys = found.polys if "polygon" in types else None
+    found.lines = found.lines if "line" in types else None
     found.obb = found.obb if "box" in types else None
     found.kp = found.kp if "point" in types else None
     found.text = found.text if "text" in types else None
-    left = found.mask is not None or found.polys is not None or found.kp is not None or found.text is not None
-    return "" if left or "box" in types else "type" if shaped or found.box else "empty"
+    left = (found.mask, found.polys, found.lines, found.kp, found.text)
+    some = any(one is not None for one in left)
+    if (
+        not some
+        and found.box is not None
+        and not (found.box[0] < found.box[2] and found.box[1] < found.box[3])
+    ):
+        return "type"  # a line that is level, of which the box may stay
+    return "" if some or "box" in types else "type" if shaped or found.box else "empty"
 
 
 def _area(found: Found) -> float:

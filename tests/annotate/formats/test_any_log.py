@@ -16,6 +16,7 @@ from penstock.annotate.formats.dataset import Dataset
 from penstock.annotate.formats.registry import FORMATS
 from penstock.annotate.records import Frame, Region, Rle, Source, Tag
 from penstock.annotate.shapes.kinds import around, bounds, corners
+from penstock.annotate.shapes.lines import around_lines
 from penstock.annotate.shapes.outline import outline
 
 WIDTH, HEIGHT = 17, 11
@@ -28,7 +29,7 @@ KEYPOINTS = st.lists(st.tuples(ACROSS, DOWN, st.sampled_from([0, 1, 2])), min_si
 
 @st.composite
 def regions(draw: st.DrawFn) -> dict[str, object]:
-    kind = draw(st.sampled_from(["box", "polys", "rle", "obb"]))
+    kind = draw(st.sampled_from(["box", "polys", "rle", "obb", "lines"]))
     found: dict[str, object] = {"label": draw(LABELS), "score": draw(SCORES)}
     if kind == "box":
         (x1, x2), (y1, y2) = sorted((draw(ACROSS), draw(ACROSS))), sorted((draw(DOWN), draw(DOWN)))
@@ -37,6 +38,11 @@ def regions(draw: st.DrawFn) -> dict[str, object]:
         sides = draw(st.tuples(st.floats(0.5, 9), st.floats(0.5, 9), st.floats(-180, 180)))
         found["obb"] = (draw(st.floats(1, WIDTH - 1)), draw(st.floats(1, HEIGHT - 1)), *sides)
         found["box"] = bounds(corners(found["obb"]))
+    elif kind == "lines":
+        point = st.tuples(ACROSS, DOWN)
+        line = st.lists(point, min_size=2, max_size=4).map(tuple)
+        found["lines"] = draw(st.lists(line, min_size=1, max_size=2).map(tuple))
+        found["box"] = around_lines(found["lines"])
     else:
         mask = draw(MASKS)
         polys, runs = outline(mask), rle.encode(mask)

@@ -19,6 +19,7 @@ LOSSES: Mapping[str, str] = MappingProxyType(
     {
         "shape": "shapes reduced to their boxes",
         "rotated": "rotated boxes written as other shapes",
+        "lines": "polylines reduced to their boxes, or left out beside another shape",
         "holes": "holes cut: the pieces stand for themselves",
         "parts": "shapes in several parts, each written for itself",
         "keypoints": "regions whose keypoints are left out",
@@ -97,7 +98,7 @@ class Format(ABC):
             if self.video and is_still(shot.source):
                 losses[LOSSES["stills"]] += 1
                 continue
-            found = [region for region in shot.frame.regions if self.thin or shot.holds(region)]
+            found = [region for region in shot.frame.regions if self._holds(shot, region)]
             frames, regions = frames + 1, regions + len(found)
             losses[LOSSES["thin"]] += len(shot.frame.regions) - len(found)
             said = chain(("tags" for _ in shot.frame.labels), *map(_said, found))
@@ -126,6 +127,9 @@ class Format(ABC):
             found.append(Fault(folder.name, "", f"something in it is not of the kind it should be: {error}"))
         return found
 
+    def _holds(self, shot: Shot, region: Region) -> bool:
+        return self.thin or shot.holds(region) or ("lines" in self.says and shot.holds_lines(region))
+
     def _loses(self, what: str) -> bool:
         """Whether this format cannot say something; where a shape is its box, no more is told of it."""
         return what not in self.says and (what not in ("holes", "parts") or "shape" in self.says)
@@ -141,6 +145,8 @@ def _said(region: Region) -> Iterator[str]:
         yield "shape"
     elif region.obb:
         yield "rotated"
+    if region.lines:
+        yield "lines"
     if region.polys:
         yield from ("holes" for part in region.polys for _ in part[1:])
         if len(region.polys) > 1:

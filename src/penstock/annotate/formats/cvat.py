@@ -15,7 +15,7 @@ from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.cvat_check import check_images
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_turned, keypoints_of, mask_in, polys_in
+from penstock.annotate.formats.geometry import is_line, is_turned, keypoints_of, mask_in, polys_in
 from penstock.annotate.formats.writing import Xml, opened, text_of
 from penstock.annotate.keyframes import Reduction
 from penstock.annotate.records import Region
@@ -29,7 +29,7 @@ SCORE = "0\n1\n0.0001"
 OWN = ("region", "score", "text", "track")
 TOLERANCE = "tolerance"  # how far boxes between key frames may be off
 SAYS = frozenset(
-    {"shape", "rotated", "holes", "parts", "score", "track", "text", "attributes", "origin", "tags"}
+    {"shape", "lines", "rotated", "holes", "parts", "score", "track", "text", "attributes", "origin", "tags"}
 )
 
 
@@ -133,7 +133,7 @@ def _write_attribute(xml: Xml, name: str) -> None:
 def _write_image(xml: Xml, shot: Shot, data: Dataset, losses: Counter[str]) -> None:
     frame = shot.frame
     with xml.inside("image", id=shot.number - 1, name=shot.file_name, width=frame.w, height=frame.h):
-        for group, region in enumerate(shot.regions, 1):
+        for group, region in enumerate(shot.drawable, 1):
             _write_region(xml, region, shot, group)
             hidden = sum(1 for point in keypoints_of(region, frame) if point[2] != 2)
             losses["keypoints hidden or not labelled, left out or shown like the others"] += hidden
@@ -146,9 +146,9 @@ def _write_image(xml: Xml, shot: Shot, data: Dataset, losses: Counter[str]) -> N
 def _write_region(xml: Xml, region: Region, shot: Shot, group: int) -> None:
     common: dict[str, Any] = {"label": region.label, "source": origin(region), "occluded": 0}
     last = {"z_order": 0, "group_id": group}
-    name, place = _shape(region, shot)
-    with xml.inside(name, **common, **place, **last):
-        _write_attributes(xml, region)
+    for name, place in _shapes(region, shot):
+        with xml.inside(name, **common, **place, **last):
+            _write_attributes(xml, region)
     seen = [(x, y) for x, y, v in keypoints_of(region, shot.frame) if v]
     if seen:
         with xml.inside("points", **common, points=points_text(seen), **last):
@@ -158,6 +158,14 @@ def _write_region(xml: Xml, region: Region, shot: Shot, group: int) -> None:
 def _write_attributes(xml: Xml, region: Region) -> None:
     for name, value in sorted(attributes_of(region).items()):
         xml.leaf("attribute", value, name=name)
+
+
+def _shapes(region: Region, shot: Shot) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the elements a region is, and where they say that they lie."""
+    lines = shot.lines(region)
+    if not (lines and is_line(region)):
+        yield _shape(region, shot)
+    yield from (("polyline", {"points": points_text(line)}) for line in lines)
 
 
 def _shape(region: Region, shot: Shot) -> tuple[str, dict[str, Any]]:

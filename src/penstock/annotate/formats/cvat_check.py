@@ -10,7 +10,7 @@ from penstock.annotate.formats.base import Fault
 from penstock.annotate.formats.reading import Unreadable, box_fault, decimals, outside, stream_xml
 
 _BOX = ("xtl", "ytl", "xbr", "ybr")
-_POINTS = {"polygon": 3, "points": 1}
+_POINTS = {"polygon": 3, "polyline": 2, "points": 1}
 _MASK = ("left", "top", "width", "height")
 
 

@@ -23,7 +23,7 @@ from penstock.annotate.formats.cvat import (
 )
 from penstock.annotate.formats.cvat_check import check_video
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import keypoints_of, polys_of, rings_in
+from penstock.annotate.formats.geometry import is_line, keypoints_of, polys_of, rings_in
 from penstock.annotate.formats.moments import Moment, moment_of, reduced
 from penstock.annotate.formats.writing import Xml, opened
 from penstock.annotate.records import Region
@@ -84,7 +84,7 @@ def _tracks(
     """Yield tracks as they end, so that no more than those that are open are held."""
     waiting: dict[_Key, list[_Shape]] = {}
     for seen, shot in enumerate(shots):
-        for region in shot.regions:
+        for region in shot.drawable:
             if region.rle and not region.polys:
                 polys = polys_of(region)
                 losses[LOSSES["holes"]] += sum(len(part) - 1 for part in polys)
@@ -106,11 +106,14 @@ def _last(key: _Key, shot: Shot, data: Dataset) -> int:
 
 def _places(region: Region, shot: Shot) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield the shapes a region is: their kind, their number among those of this kind, and their place."""
+    lines = shot.lines(region)
     if region.polys or region.rle:
         for part, ring in enumerate(sorted(rings_in(region, shot.frame), key=ring_area, reverse=True)):
             yield "polygon", part, {"points": points_text(ring)}
-    else:
+    elif not (lines and is_line(region)):
         yield "box", 0, box_place(region, shot)
+    for part, line in enumerate(lines):
+        yield "polyline", part, {"points": points_text(line)}
     if seen := [(x, y) for x, y, v in keypoints_of(region, shot.frame) if v]:
         yield "points", 0, {"points": points_text(seen)}
 

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from penstock.annotate.keyframes import Reduction
-from penstock.annotate.records import Frame, Region, Source
+from penstock.annotate.records import Frame, Lines, Region, Source
+from penstock.annotate.shapes.lines import clip_lines
 
 # Boxes thinner than this, in pixels, are none: formats that round to hundredths would give them no area.
 THIN = 0.02
@@ -41,6 +42,19 @@ class Shot(NamedTuple):
         """The regions whose boxes have an area in the picture."""
         return [region for region in self.frame.regions if self.holds(region)]
 
+    @property
+    def drawable(self) -> list[Region]:
+        """The regions that can be drawn: boxes that have an area in the picture, and polylines in it."""
+        return [region for region in self.frame.regions if self.holds(region) or self.holds_lines(region)]
+
+    def lines(self, region: Region) -> Lines:
+        """Return what of a region's polylines is in the picture."""
+        return clip_lines(region.lines or (), self.frame.w, self.frame.h)
+
+    def holds_lines(self, region: Region) -> bool:
+        """Whether some of a region's polylines are in the picture."""
+        return bool(region.lines) and bool(self.lines(region))
+
     def holds(self, region: Region) -> bool:
         """Whether a region's box has an area in the picture."""
         x1, y1, x2, y2 = region.box
@@ -63,7 +77,8 @@ class Survey(NamedTuple):
         attributes: The names of attributes, in alphabetical order.
         sizes: Width and height of the first frame of each file.
         last: The last frame of each track of each file: ``(file, track)``.
-        used: Which kinds of shapes there are: ``box``, ``rotated``, ``shape``, ``keypoints``, ``tags``.
+        used: Which kinds of shapes there are: ``box``, ``rotated``, ``shape``, ``lines``, ``keypoints`` and
+            ``tags``.
     """
 
     labels: tuple[str, ...]
@@ -197,6 +212,7 @@ def _survey(frames: Iterable[Frame]) -> Survey:
                 keypoints[region.label] = max(keypoints.get(region.label, 0), len(region.kp))
                 used.add("keypoints")
             used.add("shape" if region.polys or region.rle else "rotated" if region.obb else "box")
+            used.update("lines" for _ in region.lines or ())
             if region.track is not None:
                 last[frame.name, region.track] = frame.frame
     return Survey(

@@ -12,7 +12,7 @@ import msgspec
 from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, mask_in, polys_in, rotated_of
+from penstock.annotate.formats.geometry import is_line, is_plain, keypoints_of, mask_in, polys_in, rotated_of
 from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, outside, piece, read_pieces
 from penstock.annotate.formats.writing import number, numbers, opened, write_members
 from penstock.annotate.records import Region
@@ -20,7 +20,7 @@ from penstock.annotate.shapes.kinds import rectangle
 
 FILE = "annotations/train.json"
 _IMAGES = 2  # what the format calls a data set of images
-_POLYGON = 6  # numbers
+_POLYGON, _LINE = 6, 4  # numbers
 
 
 class _Document(msgspec.Struct):
@@ -33,7 +33,19 @@ class Datumaro(Format):
 
     name = "datumaro"
     says = frozenset(
-        {"shape", "holes", "parts", "keypoints", "score", "track", "text", "attributes", "origin", "tags"}
+        {
+            "shape",
+            "lines",
+            "holes",
+            "parts",
+            "keypoints",
+            "score",
+            "track",
+            "text",
+            "attributes",
+            "origin",
+            "tags",
+        }
     )
 
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
@@ -92,7 +104,7 @@ def _item(shot: Shot, labels: dict[str, int]) -> dict[str, Any]:
         for tag in shot.frame.labels
     ]
     found = [
-        one for group, region in enumerate(shot.regions, 1) for one in _forms(region, group, shot, labels)
+        one for group, region in enumerate(shot.drawable, 1) for one in _forms(region, group, shot, labels)
     ]
     return {
         "id": shot.stem,
@@ -111,7 +123,11 @@ def _forms(region: Region, group: int, shot: Shot, labels: dict[str, int]) -> It
         "region": region.id,
     }
     base = {"attributes": attributes, "group": group, "label_id": labels[region.label], "z_order": 0}
-    yield {**base, **_shape(region, shot, attributes)}
+    lines = shot.lines(region)
+    if not (lines and is_line(region)):
+        yield {**base, **_shape(region, shot, attributes)}
+    for line in lines:
+        yield {**base, "type": "polyline", "points": numbers(one for point in line for one in point)}
     if region.kp:
         seen = keypoints_of(region, shot.frame)
         points = numbers(one for x, y, _ in seen for one in (x, y))
@@ -167,10 +183,12 @@ def _shape_fault(annotation: dict[str, Any], width: int, height: int) -> str:
         except ValueError as error:
             return str(error)
         return "" if (runs.width, runs.height) == (width, height) else "its mask is not of its image's size"
-    if kind not in ("polygon", "points") or not isinstance(points, list) or len(points) % 2:
+    if kind not in ("polygon", "polyline", "points") or not isinstance(points, list) or len(points) % 2:
         return f"{kind!r} is none of the types written here, or its points are none"
     if kind == "polygon" and len(points) < _POLYGON:
         return "a polygon has three points at least"
+    if kind == "polyline" and len(points) < _LINE:
+        return "a polyline has two points at least"
     if kind == "points" and len(annotation.get("visibility", ())) * 2 != len(points):
         return "every point should have its visibility"
     return outside(zip(points[::2], points[1::2], strict=True), width, height)

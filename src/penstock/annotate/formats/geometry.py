@@ -87,6 +87,11 @@ def is_turned(rotated: Rotated) -> bool:
     return not -0.005 <= (rotated[4] + 180) % 360 - 180 < 0.005
 
 
+def is_line(region: Region) -> bool:
+    """Whether a region is polylines and nothing else that has a shape."""
+    return bool(region.lines) and is_plain(region)
+
+
 def is_plain(region: Region) -> bool:
-    """Whether a region is a box and no more."""
+    """Whether what a region covers is its box, or nothing as it is a line."""
     return not (region.polys or region.rle or region.obb)

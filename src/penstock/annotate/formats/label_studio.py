@@ -15,7 +15,7 @@ from penstock.annotate import rle
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.brush import pack_mask
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_turned, keypoints_of, mask_in, polys_in
+from penstock.annotate.formats.geometry import is_line, is_turned, keypoints_of, mask_in, polys_in
 from penstock.annotate.formats.label_studio_check import check_tasks
 from penstock.annotate.formats.writing import Xml, clean, number, opened, write_list
 from penstock.annotate.records import Region
@@ -30,6 +30,8 @@ CONTROLS: Mapping[str, tuple[str, str]] = {
     "brushlabels": ("mask", "BrushLabels"),
     "keypointlabels": ("keypoint", "KeyPointLabels"),
 }
+# Only where there are lines: a Label Studio of before 2025 knows of none, and refuses the config.
+LINES: Mapping[str, tuple[str, str]] = {"vectorlabels": ("line", "VectorLabels")}
 _POINT = 0.5  # how large a keypoint is shown, in percent
 
 
@@ -38,7 +40,19 @@ class LabelStudio(Format):
 
     name = "label-studio"
     says = frozenset(
-        {"shape", "rotated", "holes", "parts", "keypoints", "score", "track", "text", "attributes", "origin"}
+        {
+            "shape",
+            "lines",
+            "rotated",
+            "holes",
+            "parts",
+            "keypoints",
+            "score",
+            "track",
+            "text",
+            "attributes",
+            "origin",
+        }
     ) | {"tags"}
 
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
@@ -60,7 +74,8 @@ def write_config(file: Any, data: Dataset) -> None:
     xml = Xml(file, declared=False)
     with xml.inside("View"):
         xml.leaf("Image", name="image", value="$image")
-        for name, tag in CONTROLS.values():
+        lines = LINES if "lines" in data.survey.used else {}
+        for name, tag in {**CONTROLS, **lines}.values():
             with xml.inside(tag, name=name, toName="image"):
                 for label in labels:
                     xml.leaf("Label", value=label)
@@ -71,7 +86,7 @@ def write_config(file: Any, data: Dataset) -> None:
 
 def task_of(shot: Shot, data: Dataset, losses: Counter[str]) -> dict[str, Any]:
     """Return the task of an image; what people said of it is an annotation, and then the whole image is."""
-    results = [*_choices(shot), *(one for region in shot.regions for one in _results(region, shot, losses))]
+    results = [*_choices(shot), *(one for region in shot.drawable for one in _results(region, shot, losses))]
     facts = {"image": shot.file_name, "source": shot.frame.name, "frame": shot.frame.frame}
     if any(region.src == "human" for region in shot.frame.regions):
         return {"data": facts, "annotations": [{"result": results}]}
@@ -103,8 +118,9 @@ def sure(given: Iterable[float | None]) -> dict[str, Any]:
 
 
 def _results(region: Region, shot: Shot, losses: Counter[str]) -> Iterator[dict[str, Any]]:
-    kind, value = _shape(region, shot)
-    yield {"id": region.id, **_head(kind, region, shot), "value": {**value, kind: [clean(region.label)]}}
+    for at, (kind, value) in enumerate(_shapes(region, shot)):
+        name = f"{region.id}.{at}" if at else region.id
+        yield {"id": name, **_head(kind, region, shot), "value": {**value, kind: [clean(region.label)]}}
     for place, (x, y, v) in enumerate(keypoints_of(region, shot.frame)):
         losses["keypoints hidden or not labelled, left out or shown like the others"] += v != 2
         if v:
@@ -130,7 +146,7 @@ def _head(kind: str, region: Region, shot: Shot) -> dict[str, Any]:
     }
     text = {"text": [region.text]} if region.text is not None else {}
     return {
-        "from_name": CONTROLS[kind][0],
+        "from_name": {**CONTROLS, **LINES}[kind][0],
         "to_name": "image",
         "type": kind,
         **_picture(shot),
@@ -141,6 +157,20 @@ def _head(kind: str, region: Region, shot: Shot) -> dict[str, Any]:
 
 def _picture(shot: Shot) -> dict[str, Any]:
     return {"original_width": shot.frame.w, "original_height": shot.frame.h, "image_rotation": 0}
+
+
+def _shapes(region: Region, shot: Shot) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the kind and the place of each result a region is."""
+    lines = shot.lines(region)
+    if not (lines and is_line(region)):
+        yield _shape(region, shot)
+    for line in lines:
+        vertices: list[dict[str, Any]] = []
+        for at, (x, y) in enumerate(line):
+            before = {"prevPointId": f"{at - 1}"} if at else {}
+            place = {"x": x / shot.frame.w * 100, "y": y / shot.frame.h * 100}
+            vertices.append({"id": f"{at}", **before, **place, "isBezier": False})
+        yield "vectorlabels", {"vertices": vertices, "closed": False}
 
 
 def _shape(region: Region, shot: Shot) -> tuple[str, dict[str, Any]]:

@@ -96,6 +96,11 @@ def _value_fault(kind: str, value: dict[str, Any], width: int, height: int) -> s
         if not isinstance(points, list) or len(points) < 3:
             return "a polygon should have three points or more"
         return _percent_fault([one for point in points for one in point])
+    if kind == "vectorlabels":
+        vertices = value.get("vertices")
+        if not isinstance(vertices, list) or len(vertices) < 2:
+            return "a line should have two vertices or more"
+        return _percent_fault([one for vertex in vertices for one in (vertex.get("x"), vertex.get("y"))])
     if kind == "keypointlabels":
         return _percent_fault([value.get("x"), value.get("y")])
     box: list[Any] = [value.get(key) for key in ("x", "y", "width", "height")]

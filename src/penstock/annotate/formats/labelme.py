@@ -9,21 +9,21 @@ from typing import Any
 
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, rings_in
+from penstock.annotate.formats.geometry import is_line, is_plain, keypoints_of, rings_in
 from penstock.annotate.formats.reading import Unreadable, box_fault, is_id, outside, read_json
 from penstock.annotate.formats.writing import numbers, write_json
 from penstock.annotate.records import Region
 
 FOLDER = "annotations"
 _VERSION = "5.5.0"  # of the tool, which asks for one
-_POINTS = {"rectangle": (2, 2), "polygon": (3, 1 << 30), "point": (1, 1)}
+_POINTS = {"rectangle": (2, 2), "linestrip": (2, 1 << 30), "polygon": (3, 1 << 30), "point": (1, 1)}
 
 
 class LabelMe(Format):
-    """Boxes, polygons and points."""
+    """Boxes, polygons, lines and points."""
 
     name = "labelme"
-    says = frozenset({"shape", "holes", "parts", "keypoints", "text", "tags"})
+    says = frozenset({"shape", "lines", "holes", "parts", "keypoints", "text", "tags"})
 
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -49,8 +49,8 @@ class LabelMe(Format):
 
 
 def _document(shot: Shot, losses: Counter[str]) -> dict[str, Any]:
-    shapes = [one for group, region in enumerate(shot.regions, 1) for one in _shapes(region, group, shot)]
-    for region in shot.regions:
+    shapes = [one for group, region in enumerate(shot.drawable, 1) for one in _shapes(region, group, shot)]
+    for region in shot.drawable:
         hidden = sum(1 for point in keypoints_of(region, shot.frame) if point[2] == 1)
         losses["keypoints hidden, shown like the others"] += hidden
     losses["scores of labels of whole frames left out"] += sum(
@@ -70,13 +70,16 @@ def _document(shot: Shot, losses: Counter[str]) -> dict[str, Any]:
 def _shapes(region: Region, group: int, shot: Shot) -> Iterator[dict[str, Any]]:
     points = [(x, y) for x, y, v in keypoints_of(region, shot.frame) if v]
     rings = () if is_plain(region) else rings_in(region, shot.frame)
-    several = len(rings) + len(points) > 1 or bool(points)
+    lines = shot.lines(region)
+    several = len(rings) + len(points) + len(lines) > 1 or bool(points)
     common = {"label": region.label, "group_id": group if several else None, "description": region.text or ""}
-    if not rings:
+    if not rings and not (lines and is_line(region)):
         left, top, right, bottom = shot.clipped(region.box)
         yield _shape("rectangle", [(left, top), (right, bottom)], common)
     for ring in rings:
         yield _shape("polygon", list(ring), common)
+    for line in lines:
+        yield _shape("linestrip", list(line), common)
     for point in points:
         yield _shape("point", [point], common)
 

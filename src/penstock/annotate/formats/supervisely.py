@@ -19,22 +19,23 @@ from penstock.annotate import rle
 from penstock.annotate.extras import needed
 from penstock.annotate.formats.base import Fault, Format
 from penstock.annotate.formats.dataset import Dataset, Shot
-from penstock.annotate.formats.geometry import is_plain, keypoints_of, mask_in
+from penstock.annotate.formats.geometry import is_line, is_plain, keypoints_of, mask_in
 from penstock.annotate.formats.reading import Unreadable, is_id, is_number, read_json
 from penstock.annotate.formats.writing import number, write_json
-from penstock.annotate.records import Region
+from penstock.annotate.records import Point, Region
 from penstock.annotate.rle import Runs
 
 META = "meta.json"
 FOLDER = "dataset/ann"
+_COUNTS = {"rectangle": (2, 2), "point": (1, 1), "line": (2, 1 << 30)}  # points
 _TAGS = {"region": "any_string", "score": "any_number", "text": "any_string", "track": "any_string"}
 
 
 class Supervisely(Format):
-    """Rectangles, bitmaps and points, with tags."""
+    """Rectangles, bitmaps, lines and points, with tags."""
 
     name = "supervisely"
-    says = frozenset({"shape", "holes", "parts", "keypoints", "score", "track", "text", "tags"})
+    says = frozenset({"shape", "lines", "holes", "parts", "keypoints", "score", "track", "text", "tags"})
 
     def produce(self, data: Dataset, folder: Path, losses: Counter[str]) -> Iterable[Path]:
         labels = data.survey.labels
@@ -74,8 +75,10 @@ class Supervisely(Format):
 
 
 def _document(shot: Shot, losses: Counter[str]) -> dict[str, Any]:
-    for region in shot.regions:
-        rounded = sum(one != floor(one) for one in shot.clipped(region.box)) if is_plain(region) else 0
+    for region in shot.drawable:
+        boxed = is_plain(region) and not (is_line(region) and shot.holds_lines(region))
+        rounded = sum(one != floor(one) for one in shot.clipped(region.box)) if boxed else 0
+        losses["points of lines rounded to whole pixels"] += sum(map(len, shot.lines(region)))
         losses["numbers of boxes rounded to whole pixels, outwards"] += rounded
     # Labels of whole frames are classes here, and tags have names of their own.
     whole = [{"name": "text", "value": tag.label} for tag in shot.frame.labels]
@@ -83,7 +86,7 @@ def _document(shot: Shot, losses: Counter[str]) -> dict[str, Any]:
         "description": "",
         "tags": whole,
         "size": {"height": shot.frame.h, "width": shot.frame.w},
-        "objects": [one for region in shot.regions for one in _objects(region, shot)],
+        "objects": [one for region in shot.drawable for one in _objects(region, shot)],
     }
 
 
@@ -96,17 +99,25 @@ def _objects(region: Region, shot: Shot) -> Iterator[dict[str, Any]]:
     }
     tags = [{"name": name, "value": value} for name, value in told.items() if value is not None]
     common = {"description": "", "classTitle": region.label, "tags": tags}
-    runs = None if is_plain(region) else mask_in(region, shot.frame)
-    if runs is None:
+    runs, lines = None if is_plain(region) else mask_in(region, shot.frame), shot.lines(region)
+    for line in lines:
+        points = [_pixel(point, shot) for point in line]
+        yield {**common, "geometryType": "line", "points": {"exterior": points, "interior": []}}
+    if runs is None and not (lines and is_line(region)):
         left, top, right, bottom = shot.clipped(region.box)
         ends = [[floor(left), floor(top)], [ceil(right) - 1, ceil(bottom) - 1]]
         yield {**common, "geometryType": "rectangle", "points": {"exterior": ends, "interior": []}}
-    else:
+    elif runs is not None:
         yield {**common, "geometryType": "bitmap", "bitmap": _bitmap(runs)}
     for x, y, v in keypoints_of(region, shot.frame):
         if v:
-            place = [[min(floor(x), shot.frame.w - 1), min(floor(y), shot.frame.h - 1)]]
-            yield {**common, "geometryType": "point", "points": {"exterior": place, "interior": []}}
+            place = {"exterior": [_pixel((x, y), shot)], "interior": []}
+            yield {**common, "geometryType": "point", "points": place}
+
+
+def _pixel(point: Point, shot: Shot) -> list[int]:
+    """Return the pixel that a point is in."""
+    return [min(floor(point[0]), shot.frame.w - 1), min(floor(point[1]), shot.frame.h - 1)]
 
 
 def _bitmap(runs: Runs) -> dict[str, Any]:
@@ -149,9 +160,9 @@ def _shape_fault(one: dict[str, Any], width: int, height: int) -> str:
         return _bitmap_fault(one.get("bitmap") or {}, width, height)
     points = (one.get("points") or {}).get("exterior")
     if (
-        kind not in ("rectangle", "point")
+        kind not in _COUNTS
         or not isinstance(points, list)
-        or len(points) != 1 + (kind == "rectangle")
+        or not _COUNTS[kind][0] <= len(points) <= _COUNTS[kind][1]
     ):
         return f"{kind!r} is none of the shapes written here, or its points are none"
     for x, y in points:

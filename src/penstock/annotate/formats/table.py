@@ -82,7 +82,13 @@ def _tag(tag: Tag) -> list[Any]:
 
 
 def _region(region: Region) -> list[Any]:
-    shape = {"obb": region.obb, "polys": region.polys, "rle": region.rle, "kp": region.kp}
+    shape = {
+        "obb": region.obb,
+        "polys": region.polys,
+        "lines": region.lines,
+        "rle": region.rle,
+        "kp": region.kp,
+    }
     there = {name: msgspec.to_builtins(value) for name, value in shape.items() if value is not None}
     box = [number(one) for one in region.box]
     told = [region.track or "", region.src, region.text or ""]

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
 from penstock.annotate.extras import needed
-from penstock.annotate.formats.geometry import is_plain, polys_of
+from penstock.annotate.formats.geometry import is_line, is_plain, polys_of
 from penstock.annotate.records import Frame, Region
 from penstock.annotate.shapes.kinds import rectangle
 
@@ -65,10 +65,12 @@ def _fill(pen: ImageDraw, region: Region, across: float, down: float) -> None:
 def _outline(pen: ImageDraw, region: Region, across: float, down: float, thick: int) -> None:
     colour = colour_of(region.label)
     polys = ((rectangle(region.box),),) if is_plain(region) else polys_of(region)
-    for part in polys:
+    for part in () if is_line(region) else polys:
         for ring in part:
             points = _scaled(ring, across, down)
             pen.line([*points, points[0], points[1]], fill=colour, width=thick, joint="curve")
+    for line in region.lines or ():
+        pen.line(_scaled(line, across, down), fill=colour, width=thick, joint="curve")
     for x, y, v in region.kp or ():
         if v:
             at, size = (x * across, y * down), 2 * thick

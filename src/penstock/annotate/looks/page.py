@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
 
 from penstock.annotate.formats.dataset import Dataset
-from penstock.annotate.formats.geometry import is_plain, polys_of
+from penstock.annotate.formats.geometry import is_line, is_plain, polys_of
 from penstock.annotate.formats.writing import number, numbers, opened
 from penstock.annotate.looks.drawing import colour_of
 from penstock.annotate.looks.film import Film, copy_film
@@ -121,9 +121,12 @@ def _frame(frame: Frame) -> dict[str, Any]:
 
 def _region(region: Region) -> dict[str, Any]:
     polys = ((rectangle(region.box),),) if is_plain(region) else polys_of(region)
-    rings = [[[numbers(point, 2) for point in ring] for ring in part] for part in polys]
+    shapes = () if is_line(region) else polys
+    rings = [[[numbers(point, 2) for point in ring] for ring in part] for part in shapes]
     found = {**_said(region), "box": numbers(region.box, 2), "polys": rings, "filled": not is_plain(region)}
-    more = {"kp": region.kp and [numbers(point, 2) for point in region.kp], "track": region.track}
+    lines = region.lines and [[numbers(point, 2) for point in line] for line in region.lines]
+    points = region.kp and [numbers(point, 2) for point in region.kp]
+    more = {"lines": lines, "kp": points, "track": region.track}
     return {**found, **{name: value for name, value in more.items() if value is not None}}
 
 

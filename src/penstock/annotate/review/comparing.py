@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from penstock.annotate.formats.geometry import is_plain, is_turned, polys_of
+from penstock.annotate.formats.dataset import THIN
+from penstock.annotate.formats.geometry import is_line, is_plain, is_turned, polys_of
 from penstock.annotate.formats.moments import level
 from penstock.annotate.keyframes import Reduction
-from penstock.annotate.records import Frame, Keypoint, Polys, Region
+from penstock.annotate.records import Box, Frame, Keypoint, Line, Lines, Polys, Region
 from penstock.annotate.review.given import Drawn, as_region, is_box
 from penstock.annotate.shapes.kinds import Rotated, around
 from penstock.annotate.shapes.raster import overlap, rasterise
@@ -42,11 +43,16 @@ class Judged(NamedTuple):
         return "accepted" if self.after is self.before else "fixed"
 
 
-def judge(frame: Frame, drawn: tuple[Drawn, ...]) -> Iterator[Judged]:
+def judge(frame: Frame, drawn: tuple[Drawn, ...], *, lines: bool = True) -> Iterator[Judged]:
     """Yield what became of each region of a frame, those that were added last.
 
     Regions belong together by their ids; of those that have none that is known, by what they cover most, more
     than half of it.
+
+    Args:
+        frame: As the model said it, or people before.
+        drawn: What is in it now.
+        lines: Whether the tool has polylines; else one is its box there, and a level one is not shown at all.
 
     Raises:
         ValueError: Something that was drawn is no shape.
@@ -54,9 +60,12 @@ def judge(frame: Frame, drawn: tuple[Drawn, ...]) -> Iterator[Judged]:
     pairs = _paired(frame, drawn)
     for region in frame.regions:
         if region.id not in pairs:
-            yield Judged(region, None, 0.0)
+            hidden = is_line(region) and not lines and not has_area(region.box)
+            yield Judged(region, region if hidden else None, float(hidden))
             continue
-        one = pairs[region.id] if not pairs[region.id].coarse else pairs[region.id]._replace(kp=region.kp)
+        one = pairs[region.id]
+        if one.coarse or (is_line(region) and not lines):
+            one = one._replace(coarse=True, kp=region.kp)
         iou = _shared(region, one, frame)
         yield Judged(region, region if _is_same(region, one, iou) else _changed(region, one, frame), iou)
     known = {id(one) for one in pairs.values()}
@@ -119,12 +128,16 @@ def _is_same(region: Region, drawn: Drawn, iou: float) -> bool:
     if drawn.text is not None and drawn.text != (region.text or ""):
         return False
     turned = region.obb if region.obb and is_turned(region.obb) else None
-    shaped = bool(region.polys or region.rle) and not drawn.coarse
+    shaped = bool(region.polys or region.rle or region.lines) and not drawn.coarse
     if drawn.src == "interpolated" and drawn.tolerance is not None and not shaped:
         return _is_within(region, turned, drawn, drawn.tolerance)
     if max(abs(a - b) for a, b in zip(region.box, drawn.box, strict=True)) > _NEAR:
         return False
     if not (shaped or turned) and is_box(drawn):
+        return True
+    if not drawn.coarse and not _are_near_lines(region.lines or (), drawn.lines or ()):
+        return False
+    if is_line(region) and drawn.lines:
         return True
     if turned and drawn.obb:
         return _are_near_turned(turned, drawn.obb)
@@ -157,6 +170,17 @@ def _are_near(before: tuple[Keypoint, ...] | None, after: tuple[Keypoint, ...] |
     return len(first) == len(second) and all(abs(a - c) + abs(b - d) <= 2 * _NEAR for (a, b), (c, d) in pairs)
 
 
+def _are_near_lines(before: Lines, after: Lines) -> bool:
+    if sorted(map(len, before)) != sorted(map(len, after)):
+        return False
+    return all(any(_is_near_line(line, other) for other in after) for line in before)
+
+
+def _is_near_line(one: Line, other: Line) -> bool:
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(abs(a - c) + abs(b - d) <= 2 * _NEAR for (a, b), (c, d) in pairs)
+
+
 def _are_near_polys(before: Polys, after: Polys | None) -> bool:
     rings = [ring for part in before for ring in part]
     others = [ring for part in after or () for ring in part]
@@ -175,10 +199,17 @@ def _shared(region: Region, drawn: Drawn, frame: Frame) -> float:
 
 
 def _iou(one: Region, other: Region, frame: Frame) -> float:
+    if one.lines and other.lines and _are_near_lines(one.lines, other.lines) and is_plain(one):
+        return 1.0
     if is_plain(one) and is_plain(other):
         return _box_iou(one, other)
     masks = [rasterise(polys_of(region), frame.h, frame.w) for region in (one, other)]
     return overlap(masks[0], masks[1])
+
+
+def has_area(box: Box) -> bool:
+    """Whether a box is one that tools show."""
+    return min(box[2] - box[0], box[3] - box[1]) > THIN
 
 
 def _box_iou(one: Region, other: Region) -> float:

@@ -11,6 +11,7 @@ from penstock.annotate.keyframes import Values, between
 from penstock.annotate.records import Frame
 from penstock.annotate.review.given import Drawn, Given
 from penstock.annotate.shapes.kinds import around
+from penstock.annotate.shapes.lines import around_lines
 
 
 class Key(NamedTuple):
@@ -74,6 +75,7 @@ class Film(NamedTuple):
         size: Width and height; zeros: it is not told.
         trails: What is in it.
         first: The first frame that was to be looked at, and ``last`` the last; None: the video's.
+        lines: Whether the tool has polylines.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Film(NamedTuple):
     trails: Sequence[Trail]
     first: int = 0
     last: int | None = None
+    lines: bool = False
 
     @property
     def ids(self) -> frozenset[str]:
@@ -100,7 +103,7 @@ class Film(NamedTuple):
         # A key frame that was made of another one has the id of that.
         mine = (one if one.region in ids else one._replace(region=None) for one in drawn)
         name = f"{self.name}, frame {frame.frame}"
-        return Given(name, frame.name, frame.frame, self.size, tuple(joined(list(mine))), None)
+        return Given(name, frame.name, frame.frame, self.size, tuple(joined(list(mine))), None, self.lines)
 
 
 def films_by_name(films: Sequence[Film], data: Dataset) -> tuple[dict[str, Film], list[str]]:
@@ -150,4 +153,9 @@ def _joined(some: list[Drawn]) -> Drawn:
     polys = tuple(part for one in shapes for part in one.polys or ())
     if polys and len(shapes) > 1:
         whole = whole._replace(polys=polys, box=around(polys))
-    return whole._replace(kp=points)
+    lines = tuple(line for one in shapes for line in one.lines or ())
+    if lines and not polys and all(one.lines for one in shapes):
+        whole = whole._replace(box=around_lines(lines))
+    elif lines:  # a box or a shape that lines belong to tells where it is
+        whole = next(one for one in shapes if not one.lines)._replace(polys=whole.polys or polys or None)
+    return whole._replace(kp=points, lines=lines or None)

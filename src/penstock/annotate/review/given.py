@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.annotate.keyframes import Reduction
-from penstock.annotate.records import Box, Frame, Keypoint, Origin, Polys, Region, Rle, Tag, region_id
+from penstock.annotate.records import Box, Frame, Keypoint, Lines, Origin, Polys, Region, Rle, Tag, region_id
 from penstock.annotate.shapes.kinds import Rotated, around, bounds, corners
+from penstock.annotate.shapes.lines import around_lines
 
 
 class Drawn(NamedTuple):
@@ -21,6 +22,7 @@ class Drawn(NamedTuple):
         box: Its box.
         obb: Its rotated box, if it is one.
         polys: Its polygons, if it is one.
+        lines: Its polylines, if it is such.
         rle: Its mask, if it is one.
         kp: Its keypoints.
         text: What it says.
@@ -42,12 +44,14 @@ class Drawn(NamedTuple):
     src: Origin = "human"
     tolerance: Reduction | None = None
     coarse: bool = False
+    lines: Lines | None = None
 
 
 class Given(NamedTuple):
     """A picture, by the name it went out with, or by its file and frame; and what is in it.
 
-    ``tags`` is None where the tool has no labels of whole pictures.
+    ``tags`` is None where the tool has no labels of whole pictures.  ``lines`` says whether it has polylines:
+    else one is its box there, or nothing.
     """
 
     picture: str
@@ -56,6 +60,7 @@ class Given(NamedTuple):
     size: tuple[int, int]
     regions: tuple[Drawn, ...]
     tags: tuple[str, ...] | None
+    lines: bool = False
 
 
 def from_polys(region: str | None, label: str, polys: Polys, **more: Any) -> Drawn:
@@ -63,14 +68,43 @@ def from_polys(region: str | None, label: str, polys: Polys, **more: Any) -> Dra
     return Drawn(region, label, around(polys), polys=polys, **more)
 
 
+def from_lines(region: str | None, label: str, lines: Lines, **more: Any) -> Drawn:
+    """Return a region that is polylines."""
+    return Drawn(region, label, around_lines(lines), lines=lines, **more)
+
+
 def from_rotated(region: str | None, label: str, rotated: Rotated, **more: Any) -> Drawn:
     """Return a region that is a rotated box."""
     return Drawn(region, label, bounds(corners(rotated)), obb=rotated, **more)
 
 
+def with_lines(drawn: Iterable[Drawn]) -> list[Drawn]:
+    """Return regions of which tools tell each line by itself, put together by their ids."""
+    found: dict[object, Drawn] = {}
+    for number, one in enumerate(drawn):
+        name: object = number if one.region is None else one.region
+        before = found.get(name)
+        if before is not None and not (before.lines or one.lines):
+            name, before = number, None  # copied with its id, as it stands
+        if before is None:
+            found[name] = one
+            continue
+        # Lines beside a shape belong to it, and do not say where it is.
+        whole = one if before.lines and not one.lines else before
+        lines = (*(before.lines or ()), *(one.lines or ()))
+        box = around_lines(lines) if whole.lines and is_line(whole) else whole.box
+        found[name] = whole._replace(lines=lines, box=box)
+    return list(found.values())
+
+
+def is_line(drawn: Drawn) -> bool:
+    """Whether what was drawn is polylines and nothing else."""
+    return bool(drawn.lines) and not (drawn.obb or drawn.polys or drawn.rle)
+
+
 def is_box(drawn: Drawn) -> bool:
     """Whether what was drawn is a box and no more."""
-    return not (drawn.obb or drawn.polys or drawn.rle)
+    return not (drawn.obb or drawn.polys or drawn.rle or drawn.lines)
 
 
 def as_region(drawn: Drawn, frame: Frame, before: Region | None, number: int = 0) -> Region:
@@ -90,6 +124,7 @@ def as_region(drawn: Drawn, frame: Frame, before: Region | None, number: int = 0
         box=drawn.box,
         obb=drawn.obb,
         polys=drawn.polys,
+        lines=drawn.lines,
         rle=drawn.rle,
         kp=drawn.kp,
         text=drawn.text if drawn.text is not None or before is None else before.text,

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from penstock.annotate import rle
 from penstock.annotate.formats.reading import read_xml
 from penstock.annotate.records import Keypoint, Rle
-from penstock.annotate.review.given import Drawn, Given, from_polys, from_rotated
+from penstock.annotate.review.given import Drawn, Given, from_lines, from_polys, from_rotated, with_lines
 from penstock.annotate.rle import Runs
 
 _SEEN = 2
@@ -29,11 +29,13 @@ def read_cvat(path: Path) -> Iterator[Given]:
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
         points = {_region(one): keypoints_in(one) for one in image.iterfind("points") if _region(one)}
         shapes = [
-            drawn_of(one, one.attrib["label"], size) for one in image if one.tag in ("box", "polygon", "mask")
+            drawn_of(one, one.attrib["label"], size)
+            for one in image
+            if one.tag in ("box", "polygon", "polyline", "mask")
         ]
-        regions = tuple(one._replace(kp=points.get(one.region)) for one in shapes)
+        regions = tuple(one._replace(kp=points.get(one.region)) for one in with_lines(shapes))
         tags = tuple(one.attrib["label"] for one in image.iterfind("tag"))
-        yield Given(image.attrib["name"], None, None, size, regions, tags)
+        yield Given(image.attrib["name"], None, None, size, regions, tags, lines=True)
 
 
 def attribute(shape: Element, name: str) -> str | None:
@@ -61,6 +63,8 @@ def drawn_of(shape: Element, label: str, size: tuple[int, int]) -> Drawn:
     region, text = _region(shape), attribute(shape, "text")
     if shape.tag == "polygon":
         return from_polys(region, label, ((tuple(_points(shape)),),), text=text)
+    if shape.tag == "polyline":
+        return from_lines(region, label, (tuple(_points(shape)),), text=text)
     if shape.tag == "mask":
         return _mask(shape, size)._replace(text=text)
     left, top, right, bottom = (float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))

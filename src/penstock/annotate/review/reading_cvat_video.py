@@ -14,7 +14,7 @@ from penstock.annotate.review.given import Drawn, from_rotated
 from penstock.annotate.review.reading_cvat import attribute, drawn_of, keypoints_in
 from penstock.annotate.shapes.kinds import bounds
 
-_KINDS = ("box", "polygon", "points")
+_KINDS = ("box", "polygon", "polyline", "points")
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -44,6 +44,7 @@ def read_cvat_video(path: Path) -> Iterator[Film]:
         tuple(trail for trail in trails if trail.keys),
         int(told.get("start_frame") or 0),
         int(last) if last else None,
+        lines=True,
     )
 
 

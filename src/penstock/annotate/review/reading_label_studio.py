@@ -11,7 +11,7 @@ from penstock.annotate import rle
 from penstock.annotate.formats.brush import unpack_mask
 from penstock.annotate.formats.reading import read_json
 from penstock.annotate.records import Keypoint, Rle
-from penstock.annotate.review.given import Drawn, Given, from_polys, from_rotated
+from penstock.annotate.review.given import Drawn, Given, from_lines, from_polys, from_rotated, with_lines
 
 _SEEN = 2
 
@@ -32,11 +32,19 @@ def read_label_studio(path: Path) -> Iterator[Given]:
             (one["original_width"], one["original_height"]) for one in results if "original_width" in one
         }
         points = _keypoints(results)
-        regions = [_drawn(one, points) for one in results if one["type"] in _SHAPES]
+        regions = with_lines(_drawn(one, points) for one in results if one["type"] in _SHAPES)
         whole = [one["value"]["choices"] for one in results if one["type"] == "choices"]
         tags = tuple(tag for some in whole for tag in some)
         size = next(iter(sizes), (0, 0))
-        yield Given(str(facts["image"]), facts.get("source"), facts.get("frame"), size, tuple(regions), tags)
+        yield Given(
+            str(facts["image"]),
+            facts.get("source"),
+            facts.get("frame"),
+            size,
+            tuple(regions),
+            tags,
+            lines=True,
+        )
 
 
 def _keypoints(results: list[dict[str, Any]]) -> dict[str, dict[int, Keypoint]]:
@@ -96,4 +104,15 @@ def _brush(one: dict[str, Any], label: str) -> Drawn:
     return Drawn(one["id"], label, box, rle=Rle((height, width), runs.text))
 
 
-_SHAPES = {"rectanglelabels": _rectangle, "polygonlabels": _polygon, "brushlabels": _brush}
+def _vector(one: dict[str, Any], label: str) -> Drawn:
+    line = tuple(_at(one, vertex["x"], vertex["y"]) for vertex in one["value"]["vertices"])
+    # Each further line of a region has its number behind the id.
+    return from_lines(one["id"].partition(".")[0], label, (line,))
+
+
+_SHAPES = {
+    "vectorlabels": _vector,
+    "rectanglelabels": _rectangle,
+    "polygonlabels": _polygon,
+    "brushlabels": _brush,
+}

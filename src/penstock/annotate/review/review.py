@@ -196,7 +196,7 @@ class _Pictures:
 
 def _judged(frame: Frame, one: Given) -> list[Judged]:
     try:
-        return list(judge(frame, one.regions))
+        return list(judge(frame, one.regions, lines=one.lines))
     except ValueError as error:
         raise ConfigError(f"{one.picture}: {error}") from error
 
