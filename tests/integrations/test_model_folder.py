@@ -293,6 +293,11 @@ async def test_what_a_method_raises_is_typed_and_not_told(tmp_path: Path) -> Non
     assert caught.value.message == "fail failed (ValueError)"
 
 
+async def test_a_model_says_whether_it_wants_more_work(tmp_path: Path) -> None:
+    code = method("def predict(self) -> str") + "    def check_admission(self):\n        return 0\n"
+    assert await call(folder(tmp_path, code), "check_admission") is False
+
+
 async def test_items_come_while_the_method_runs(tmp_path: Path) -> None:
     with anyio.fail_after(5):
         async with (

@@ -17,6 +17,7 @@ from penstock.cli.runner_clarifai import (
     Clarifai,
     ComputeClusterId,
     Given,
+    Health,
     Keepalive,
     NodepoolId,
     Pat,
@@ -74,6 +75,7 @@ def runner(
     ca: Ca = None,
     keepalive: Keepalive = None,
     private_media: PrivateMedia = False,
+    health: Health = None,
     log_format: LogFormat = LogForm.TEXT,
 ) -> None:
     """Offer a project's commands, or an engine's, to gateways or a server of Clarifai's, until Ctrl-C."""
@@ -98,7 +100,7 @@ def runner(
             dialling = _dialling(app, gateways, name, token, labels, capacity, ca)
         else:
             ids = (user_id, compute_cluster_id, nodepool_id, runner_id)
-            given = Given(url, *ids, pat, threads, ca, keepalive, private_media)
+            given = Given(url, *ids, pat, threads, ca, keepalive, private_media, health)
             dialling = clarifai_runner(app, project, given)
     except PenstockError as error:
         fail(describe_failure(error, project))

@@ -75,6 +75,13 @@ PrivateMedia = Annotated[
         help="With --clarifai: annotate media at addresses of this machine and of private networks, too.",
     ),
 ]
+Health = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[HOST:]PORT",
+        help="With --clarifai: answer probes over HTTP there, at /healthz/liveness, readiness and startup.",
+    ),
+]
 
 
 class Given(NamedTuple):
@@ -90,6 +97,7 @@ class Given(NamedTuple):
     ca: Path | None
     keepalive_s: float | None
     private_media: bool
+    health: str | None
 
 
 def server_url(flag: str | None, gateways: list[str]) -> str | None:
@@ -125,6 +133,7 @@ def clarifai_runner(app: App, project: Path | None, given: Given) -> ClarifaiRun
     from penstock.annotate.clarifai.annotator import TaskAnnotator
     from penstock.runner.clarifai.address import KEEPALIVE_S, read_address
     from penstock.runner.clarifai.identity import Credentials, Identity
+    from penstock.runner.clarifai.probes import read_where
     from penstock.runner.clarifai.runner import ClarifaiRunner
 
     session = None if given.pat else os.environ.get("CLARIFAI_SESSION_TOKEN") or None
@@ -146,6 +155,7 @@ def clarifai_runner(app: App, project: Path | None, given: Given) -> ClarifaiRun
             Credentials(given.pat or None, session),
             threads=threads,
             annotator=TaskAnnotator(private=given.private_media),
+            health=None if given.health is None else read_where(given.health),
         )
     except (OSError, ValueError) as error:
         fail(str(error), Exit.USAGE)

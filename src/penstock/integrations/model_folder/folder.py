@@ -21,11 +21,13 @@ from penstock.runtime.abort import AbortCallbacks, owned_by
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.manifest_lines import Document, read_document
 from penstock.runtime.manifest_parts import Startup
+from penstock.runtime.parameters import State
 from penstock.runtime.project import MANIFEST, import_file, project_name
 from penstock.runtime.runtime import Runtime
 from penstock.runtime.state import INITIALIZE
 
 CONFIG = "config.yaml"
+ADMISSION = "check_admission"
 THREADS = "CLARIFAI_NUM_THREADS"
 DEFAULT_THREADS = 16
 _PLACES = ("1/model.py", "model.py")
@@ -75,7 +77,9 @@ def import_model(folder: Path, manifest: Manifest, owner: AbortCallbacks) -> Run
     model_class = _model_class(vars(module), model_file)
     runtime = Runtime(manifest)
     _add_initialize(runtime, model_class)
-    _add_methods(runtime, model_class, model_file, num_threads(read_document(folder / CONFIG)))
+    threads = num_threads(read_document(folder / CONFIG))
+    _add_methods(runtime, model_class, model_file, threads)
+    _add_admission(runtime, model_class, threads)
     if manifest.default_command not in runtime.commands:
         first = next(name for name in runtime.commands if name != INITIALIZE)
         runtime.manifest = manifest.model_copy(update={"default_command": first})
@@ -109,6 +113,18 @@ def _add_initialize(runtime: Runtime, model_class: type) -> None:
         return {STATE: model}
 
     runtime.command(INITIALIZE)(initialize)
+
+
+def _add_admission(runtime: Runtime, model_class: type, threads: int) -> None:
+    if not callable(getattr(model_class, ADMISSION, None)) or ADMISSION in runtime.commands:
+        return
+
+    def check_admission(*, model_instance: State[Any]) -> bool:
+        """Whether the model wants more work now."""
+        model: Any = model_instance
+        return bool(model.check_admission())
+
+    runtime.command(ADMISSION, concurrency=threads)(check_admission)
 
 
 def _add_methods(runtime: Runtime, model_class: type, model_file: Path, concurrency: int) -> None:

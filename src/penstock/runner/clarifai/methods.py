@@ -13,6 +13,7 @@ from penstock.protocol.clarifai.names import SIGNATURES
 from penstock.protocol.clarifai.statuses import success
 from penstock.protocol.clarifai.values import method_of
 from penstock.protocol.runners import Offer
+from penstock.runner.clarifai.admission import COMMAND as ADMISSION
 from penstock.runtime.app import App
 from penstock.runtime.nearest import nearest
 from penstock.runtime.offers import make_offer
@@ -39,7 +40,8 @@ class Method(NamedTuple):
 
 
 class Methods:
-    """The methods that an app has; what makes and drops its state is none.
+    """The methods that an app has; what makes and drops its state is none, nor what says whether more work is
+    wanted.
 
     Args:
         methods: By name.
@@ -57,7 +59,7 @@ class Methods:
         offers = {
             name: make_offer(bound[name], shown)
             for name, shown in described.commands.items()
-            if name not in (INITIALIZE, CLEANUP)
+            if name not in (INITIALIZE, CLEANUP, ADMISSION)
         }
         methods = {
             name: Method(offer, signatures.signature_of(name, offer)) for name, offer in offers.items()

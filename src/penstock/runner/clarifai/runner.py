@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from penstock.calls.clock import Clock, SystemClock
 from penstock.calls.tasks import TaskOwner
 from penstock.protocol.messages import CancelReason
 from penstock.runner.clarifai.address import Address
+from penstock.runner.clarifai.admission import Admission
 from penstock.runner.clarifai.annotating import Annotator
 from penstock.runner.clarifai.annotation_tasks import AnnotationTasks
 from penstock.runner.clarifai.control import Control
@@ -19,6 +20,7 @@ from penstock.runner.clarifai.item import MAX_OUTPUT, Workshop
 from penstock.runner.clarifai.items import Items
 from penstock.runner.clarifai.link import Link
 from penstock.runner.clarifai.methods import Methods
+from penstock.runner.clarifai.probes import Probe, Probes
 from penstock.runner.clarifai.readiness import Readiness
 from penstock.runner.clarifai.slot import LEAVE_S, Slot
 from penstock.runner.clarifai.work_stream import Place
@@ -46,6 +48,7 @@ class ClarifaiRunner:
         chance: A number from 0 to 1, for the waits between attempts.
         max_output: Bytes that an output may have.
         annotator: Does tasks of annotation; without it they are refused.
+        health: Address and port where probes are answered; None: they are not.
 
     Raises:
         ValueError: ``threads`` is no number from 1 to 1024.
@@ -63,6 +66,7 @@ class ClarifaiRunner:
         chance: Callable[[], float] = random.random,
         max_output: int = MAX_OUTPUT,
         annotator: Annotator | None = None,
+        health: tuple[str, int] | None = None,
     ) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise ValueError(f"--threads is a number from 1 to {MAX_THREADS} (not {threads})")
@@ -75,6 +79,9 @@ class ClarifaiRunner:
         self._max_output = max_output
         self._annotator = annotator
         self._annotations: AnnotationTasks | None = None
+        self._has_started = self._leaves = False
+        self.probes = None if health is None else Probes(*health, self._probes())
+        """Where probes are answered."""
         self._items = Items()
         self._tasks = TaskOwner()
         self._link = Link(address, credentials or Credentials(), self._clock, chance)
@@ -97,7 +104,8 @@ class ClarifaiRunner:
         """What it offers, and where, for people."""
         commands = ", ".join(self._app.commands) or "none"
         who = f"runner {self._identity.runner_id} of {self._identity.user_id}"
-        return f"{who} offers {commands} to {self._address}, {len(self.slots)} at once"
+        probed = "" if self.probes is None else f"; probes at {self.probes.where}"
+        return f"{who} offers {commands} to {self._address}, {len(self.slots)} at once{probed}"
 
     @property
     def connected(self) -> bool:
@@ -125,6 +133,8 @@ class ClarifaiRunner:
         Raises:
             AuthoringError: The project does not start.
         """
+        if self.probes is not None:
+            await self.probes.start()
         await self._app.start()
         methods = await Methods.of(self._app)
         await self._readiness.look()
@@ -141,6 +151,7 @@ class ClarifaiRunner:
             self._clock,
             self._chance,
             self._readiness.ready,
+            Admission(self._app),
             self._annotations,
         )
         threads = self._threads or min(methods.most_at_once, USUAL_THREADS)
@@ -149,10 +160,12 @@ class ClarifaiRunner:
         self._tasks.start(self._control.run(), name="control")
         for slot in self.slots:
             slot.start()
+        self._has_started = True
 
     async def drain(self) -> None:
         """Take no more items, and let those that run end, at most as long as the app's calls may; what is
         left then is told that it was cut short."""
+        self._leaves = True
         for slot in self.slots:
             slot.leave()
         left = self._tasks.start(self._all_left(), name="drain")
@@ -175,6 +188,16 @@ class ClarifaiRunner:
         await self._control.aclose()
         await self._link.aclose()
         await self._app.aclose()
+        if self.probes is not None:
+            await self.probes.aclose()
+
+    def _probes(self) -> Mapping[str, Probe]:
+        """Unlike those of Clarifai's own runner, they tell whether items can come."""
+        return {
+            "liveness": lambda: not self._has_started or self._app.answers,
+            "readiness": lambda: self.connected and self._readiness.ready.is_set() and not self._leaves,
+            "startup": lambda: self._has_started,
+        }
 
     def _withdraw(self) -> None:
         for slot in self.slots:

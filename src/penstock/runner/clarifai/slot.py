@@ -14,6 +14,7 @@ BACKOFF_S = 1.0  # most before another stream is opened after a bad end; doubled
 BACKOFF_MOST_S = 30.0
 STEADY_S = 5.0  # a stream that was open so long was a good one
 QUICK = 2  # streams without work that may end at once, one after the other, before there is a wait
+ADMISSION_S = 0.5  # after which a model is asked again that wants no more work
 LEAVE_S = 5.0  # how long a server may take to end a stream on which nothing more comes
 
 
@@ -22,7 +23,8 @@ class Slot:
 
     Args:
         place: What it shares with others.
-        primary: Whether tasks of annotation are to be handed to it, of all.
+        primary: Whether it is the first: tasks of annotation are to be handed to it, and it takes items also
+            while the model wants no more.
     """
 
     def __init__(self, place: Place, *, primary: bool = False) -> None:
@@ -75,7 +77,9 @@ class Slot:
         while not self._over.is_set():
             await self._place.ready.wait()
             connection = await self._place.link.connection()
-            if self._place.ready.is_set():
+            if not (self._primary or await self._place.admission.granted()):
+                await pause(ADMISSION_S, self._over, self._place.clock, self._tasks)
+            elif self._place.ready.is_set():
                 await self._serve(connection)
 
     async def _serve(self, connection: Connection) -> None:

@@ -14,6 +14,7 @@ from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.clarifai.statuses import lost as failed_status
 from penstock.protocol.messages import CancelReason
+from penstock.runner.clarifai.admission import Admission
 from penstock.runner.clarifai.annotation_tasks import AnnotationTasks
 from penstock.runner.clarifai.conversation import (
     Again,
@@ -47,6 +48,7 @@ class Place:
     Attributes:
         chance: A number from 0 to 1, for the waits between attempts.
         ready: Set while the app can take calls.
+        admission: Says whether more work is wanted.
         annotations: Does tasks of annotation; None: they are refused.
     """
 
@@ -57,6 +59,7 @@ class Place:
     clock: Clock
     chance: Callable[[], float]
     ready: asyncio.Event
+    admission: Admission
     annotations: AnnotationTasks | None = None
 
 
