@@ -19,7 +19,8 @@ from penstock.protocol.values import encode_value
 conversion = Conversion(t, t.Param)
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+# Without -0.0: a box of zeros is none, whatever their signs.
+numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
 urls = texts.map("http://{}".format)
 media = st.one_of(
     st.builds(dict, url=urls),
