@@ -14,6 +14,7 @@ import msgspec
 from penstock.annotate.annotating import Address, annotate
 from penstock.annotate.errors import AnnotateError
 from penstock.annotate.media.messages import Limits
+from penstock.annotate.run import Progress
 from penstock.annotate.settings import Settings
 from penstock.errors import CommandError
 
@@ -69,20 +70,16 @@ def annotate_command(
             run = annotate(spec, model, settings, out=folder, window=window, live=source in live)
             async with run as frames:
                 async for frame in frames:
-                    progress = frames.progress
-                    yield {
-                        "record": msgspec.to_builtins(frame),
-                        "progress": {
-                            "seconds": progress.seconds,
-                            "total": progress.total,
-                            "lost": progress.lost,
-                        },
-                    }
+                    yield {"record": msgspec.to_builtins(frame), "progress": _told(frames.progress)}
                 yield {"manifest": msgspec.to_builtins(frames.manifest)}
         except AnnotateError as error:
             raise CommandError(str(error), "failed_precondition") from error
 
     return annotate_files
+
+
+def _told(progress: Progress) -> dict[str, Any]:
+    return {"seconds": progress.seconds, "total": progress.total, "lost": progress.lost}
 
 
 def _below(root: Path, source: str) -> Path:
