@@ -26,6 +26,8 @@ export interface ClientOptions {
   readonly onDisconnect?: OnDisconnect;
   /** Bounds of trying again. */
   readonly retry?: Partial<Retry>;
+  /** How streams travel over HTTP: lines of JSON, or server-sent events. */
+  readonly form?: "ndjson" | "sse";
   /** Seconds of silence after which a connection counts as broken; servers give a sign of life after 15. */
   readonly silence?: number;
 }
@@ -77,7 +79,8 @@ export class Client {
 
   /** Return the stream of a call that was opened before, from behind frame number `after` on. */
   resume<T = unknown>(id: string, after = -1, signal?: AbortSignal): Stream<T> {
-    return this.streamOf<T>({ open: undefined, idempotent: true, taskId: id, after, signal });
+    const again = { idempotent: true, ownName: false, resumable: true, correlationId: undefined };
+    return this.streamOf<T>({ ...again, open: undefined, taskId: id, after, signal });
   }
 
   /** Cancel a call by its task id or request id. */
@@ -120,6 +123,9 @@ export class Client {
     return this.streamOf<T>({
       open: (signal) => this.transport.open(start, signal),
       idempotent: start.idempotencyKey !== undefined,
+      ownName: start.ownName,
+      resumable: !start.moreInput,
+      correlationId: start.correlationId,
       taskId: start.taskId,
       after: -1,
       signal: options.signal,
@@ -178,6 +184,7 @@ function transportOf(url: URL, options: ClientOptions): Transport {
     apiKey: options.apiKey,
     fetch: options.fetch ?? globalThis.fetch.bind(globalThis), // a browser's fetch must be its window's
     silenceS,
+    form: options.form ?? "ndjson",
   });
   return base.protocol === protocol ? http : new SocketTransport({ url, apiKey: options.apiKey, silenceS }, http);
 }

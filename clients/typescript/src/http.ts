@@ -2,7 +2,7 @@
 
 import { ConnectionFailed, PenstockError } from "./errors.js";
 import type { Frame } from "./frame.js";
-import { HttpReply, NDJSON, describe, foreign, frameIn, mediaType, refusal } from "./http_reply.js";
+import { HttpReply, NDJSON, SSE, describe, foreign, frameIn, mediaType, noInput, refusal } from "./http_reply.js";
 import type { Start } from "./request.js";
 import type { CallNames, CancelOutcome, Description, Reply, ServerHealth, Task, Transport } from "./transport.js";
 
@@ -23,6 +23,8 @@ export interface HttpSettings {
   readonly apiKey: string | undefined;
   readonly fetch: typeof globalThis.fetch;
   readonly silenceS: number;
+  /** How streams travel. */
+  readonly form: "ndjson" | "sse";
 }
 
 /** Runs calls on a server. */
@@ -30,6 +32,10 @@ export class HttpTransport implements Transport {
   private readonly closing = new AbortController();
 
   constructor(private readonly settings: HttpSettings) {}
+
+  private get accept(): string {
+    return this.settings.form === "sse" ? SSE : NDJSON;
+  }
 
   async run(start: Start, signal: AbortSignal): Promise<Frame> {
     const patience = start.timeout === undefined ? undefined : start.timeout + MARGIN_S;
@@ -44,13 +50,15 @@ export class HttpTransport implements Transport {
   }
 
   async open(start: Start, signal: AbortSignal): Promise<Reply> {
-    return this.streamed(signal, (bounded) => this.execute(start, { accept: NDJSON, signal: bounded }));
+    if (start.moreInput) throw noInput();
+    const { accept } = this;
+    return this.streamed(signal, (bounded) => this.execute(start, { accept, signal: bounded }));
   }
 
   async resume(names: CallNames, after: number, signal: AbortSignal): Promise<Reply> {
     // A name may be another call's by now; the request id never is.
     const path = `${pathOf(names.requestId ?? names.taskId ?? "")}/events?after=${after}`;
-    return this.streamed(signal, (bounded) => this.send("GET", path, { accept: NDJSON, signal: bounded }));
+    return this.streamed(signal, (bounded) => this.send("GET", path, { accept: this.accept, signal: bounded }));
   }
 
   async cancel(id: string): Promise<CancelOutcome> {
@@ -102,11 +110,12 @@ export class HttpTransport implements Transport {
     try {
       const response = await ask(own.signal);
       if (response.status !== 200) throw refusal(response, await this.text(response));
-      if (mediaType(response) !== NDJSON || response.body === null) {
+      const kind = mediaType(response);
+      if (![NDJSON, SSE].includes(kind) || response.body === null) {
         drop();
         throw foreign(response, "");
       }
-      return new HttpReply(response.body, () => (unlink(), drop()), this.settings.silenceS);
+      return new HttpReply(response.body, kind, () => (unlink(), drop()), this.settings.silenceS);
     } catch (error) {
       unlink();
       throw error;

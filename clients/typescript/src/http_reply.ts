@@ -3,32 +3,36 @@
 import { CallError, PenstockError, RemoteProtocolError } from "./errors.js";
 import type { Frame } from "./frame.js";
 import { excerpt, parseFrame } from "./frame.js";
-import { LineSplitter } from "./lines.js";
+import { EventSplitter, LineSplitter } from "./lines.js";
 import { codeOfStatus, errorOf } from "./outcome.js";
 import type { Reply } from "./transport.js";
 import { Dropped } from "./transport.js";
 
 export const NDJSON = "application/x-ndjson";
+export const SSE = "text/event-stream";
 
 /** A streamed response, giving frames. */
 export class HttpReply implements Reply {
   private readonly reader: ReadableStreamDefaultReader<Uint8Array>;
-  private readonly lines = new LineSplitter();
+  private readonly texts: LineSplitter | EventSplitter;
   private readonly watch: ReturnType<typeof setInterval>;
   private heard = true;
 
   /**
    * @param body Of the response.
+   * @param kind Its media type: `NDJSON` or `SSE`.
    * @param drop Ends the request; a body that is cancelled may still be read to its end in the background.
    * @param silenceS Seconds without a byte after which the connection counts as broken: servers send a sign
    *   of life after 15.
    */
   constructor(
     body: ReadableStream<Uint8Array>,
+    kind: string,
     private readonly drop: () => void,
     silenceS: number,
   ) {
     this.reader = body.getReader();
+    this.texts = kind === SSE ? new EventSplitter() : new LineSplitter();
     this.watch = setInterval(() => {
       if (!this.heard) this.close(); // what reads finds the connection broken
       this.heard = false;
@@ -42,9 +46,13 @@ export class HttpReply implements Reply {
         this.close();
         return undefined;
       }
-      const frames = this.lines.feed(bytes).map(parseFrame).filter((frame) => frame.type === "task");
+      const frames = this.texts.feed(bytes).map(parseFrame).filter((frame) => frame.type === "task");
       if (frames.length > 0) return frames;
     }
+  }
+
+  tell(): void {
+    throw noInput();
   }
 
   close(): void {
@@ -62,6 +70,11 @@ export class HttpReply implements Reply {
       throw new Dropped(`the connection broke within the stream (${describe(error)})`, { cause: error });
     }
   }
+}
+
+/** Return the refusal of items that are to follow a request. */
+export function noInput(): CallError {
+  return new CallError("input streams do not travel over HTTP; give the client a ws URL", "not_implemented");
 }
 
 /** Return the error that a response which is no success stands for. */

@@ -19,12 +19,12 @@ export class Inbox implements Reply {
   /**
    * @param name What the call is named in messages.
    * @param alias The request id of a call that is read again: what refuses that is named so.
-   * @param leave Tells the socket that nobody reads it any more.
+   * @param socket Is told what the caller says, and that nobody reads it any more.
    */
   constructor(
     readonly name: string,
     alias: string | undefined,
-    private readonly leave: (inbox: Inbox) => void,
+    private readonly socket: { leave(inbox: Inbox): void; send(fields: Readonly<Record<string, unknown>>): void },
   ) {
     this.requestId = alias;
   }
@@ -48,8 +48,12 @@ export class Inbox implements Reply {
   }
 
   close(): void {
-    this.leave(this);
+    this.socket.leave(this);
     this.end();
+  }
+
+  tell(kind: "input" | "input_end", data?: unknown): void {
+    this.socket.send({ type: kind, task_id: this.requestId ?? this.name, ...(kind === "input" && { data }) });
   }
 
   /**

@@ -11,6 +11,9 @@ export class LineSplitter {
   private begun: string[] = []; // pieces of a line whose end has not come: joined once, not for each piece
   private size = 0;
 
+  /** @param blank Whether lines with nothing in them are wanted, too. */
+  constructor(private readonly blank = false) {}
+
   /**
    * Return the lines that `bytes` complete.
    *
@@ -27,12 +30,36 @@ export class LineSplitter {
     this.begun = [];
     this.size = 0;
     this.keep(text.slice(end + 1));
-    return whole.split("\n").filter((line) => line !== "" && line !== "\r");
+    const lines = whole.split("\n");
+    return this.blank ? lines : lines.filter((line) => line !== "" && line !== "\r");
   }
 
   private keep(piece: string): void {
     this.begun.push(piece);
     this.size += piece.length;
     if (this.size > MAX_FRAME) throw new CallError(`a frame is longer than ${MAX_FRAME} characters`, "too_large");
+  }
+}
+
+/** Splits server-sent events into their data; what else they say, the frames say as well. */
+export class EventSplitter {
+  private readonly lines = new LineSplitter(true);
+  private data: string[] = [];
+
+  /**
+   * Return the data of the events that `bytes` complete.
+   *
+   * @throws CallError `too_large`: a line does not end.
+   */
+  feed(bytes: Uint8Array): string[] {
+    const events: string[] = [];
+    for (const text of this.lines.feed(bytes)) {
+      const line = text.endsWith("\r") ? text.slice(0, -1) : text;
+      if (line.startsWith("data:")) this.data.push(line.slice(line.startsWith("data: ") ? 6 : 5));
+      if (line !== "" || this.data.length === 0) continue;
+      events.push(this.data.join("\n"));
+      this.data = [];
+    }
+    return events;
   }
 }

@@ -32,6 +32,8 @@ export interface CallOptions {
   readonly idempotencyKey?: string;
   /** Whether `stream.frames()` shows the place in the queue and progress as well. */
   readonly notes?: boolean;
+  /** Whether `stream.send` gives more items to a command that takes a stream; over WebSocket only. */
+  readonly moreInput?: boolean;
   /** `X-Request-Id`, which logs show; one is made up without it. */
   readonly correlationId?: string;
 }
@@ -43,6 +45,9 @@ export interface Start {
   readonly correlationId: string;
   readonly idempotencyKey: string | undefined;
   readonly timeout: number | undefined;
+  readonly moreInput: boolean;
+  /** Nobody else ever gave a call the name that this one has. */
+  readonly ownName: boolean;
   readonly body: Readonly<Record<string, unknown>>;
 }
 
@@ -75,6 +80,8 @@ export function startOf(target: Target, input: Input, options: CallOptions): Sta
     correlationId: options.correlationId ?? randomId(),
     idempotencyKey: options.idempotencyKey,
     timeout: options.timeout,
+    moreInput: options.moreInput === true,
+    ownName: named !== options.taskId,
     body: {
       ...(target.kind === "command" ? { command: target.name } : { workflow_id: target.name }),
       input: checked(input),
@@ -97,8 +104,12 @@ function leaving(wish: OnDisconnect | undefined): unknown {
   return typeof wish === "object" ? { grace_s: wish.graceS } : wish;
 }
 
-/** JSON.stringify writes NaN as null and drops functions in silence; a caller is better told. */
-function checked(input: Input): Input {
+/**
+ * Return a value that JSON can say; JSON.stringify writes NaN as null and drops functions in silence.
+ *
+ * @throws CallError `invalid_argument`: it cannot be said.
+ */
+export function checked<T>(input: T): T {
   const say = (what: string, key: string): never => {
     throw new CallError(`the input cannot be sent: ${key} is ${what}`, "invalid_argument");
   };

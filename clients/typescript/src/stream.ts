@@ -7,6 +7,7 @@ import { CallCancelled, CallError, ConnectionFailed, PenstockError, ReplayTrunca
 import type { Frame, Metrics } from "./frame.js";
 import { failureOf } from "./outcome.js";
 import { Progress, WITH_ITEM } from "./progress.js";
+import { checked } from "./request.js";
 import type { CancelOutcome, Reply, Transport } from "./transport.js";
 import { Dropped } from "./transport.js";
 
@@ -20,6 +21,11 @@ export interface Source {
   readonly open: ((signal: AbortSignal) => Promise<Reply>) | undefined;
   /** The same request again runs nothing twice. */
   readonly idempotent: boolean;
+  /** Nobody else ever gave a call the name that this one has. */
+  readonly ownName: boolean;
+  /** It can be read on; not so where items are sent, as it is not known which of them came. */
+  readonly resumable: boolean;
+  readonly correlationId: string | undefined;
   readonly taskId: string | undefined;
   /** Number of the last frame that is not wanted; -1 for all. */
   readonly after: number;
@@ -47,6 +53,7 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
   private opened: boolean;
   private batch: readonly Frame[] = [];
   private at = 0;
+  private doubt: unknown; // what left open whether the call was accepted
 
   /** Made by `client.stream`, `client.workflow` and `client.resume`. */
   constructor(private readonly source: Source) {
@@ -64,6 +71,11 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
   /** The server's own id of the call. */
   get requestId(): string | undefined {
     return this.progress.requestId;
+  }
+
+  /** `X-Request-Id` of its request, which the server logs; undefined where it was opened before. */
+  get correlationId(): string | undefined {
+    return this.source.correlationId;
   }
 
   /** Number of the last frame read, -1 before the first: where `client.resume` goes on. */
@@ -97,6 +109,26 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
     return this.source.cancel(id);
   }
 
+  /**
+   * Hand an item to a command that takes a stream; the stream was opened with `moreInput`, and something of it
+   * was read.
+   *
+   * @throws CallError It cannot be sent.  What the server refuses is raised by the next read.
+   */
+  send(item: unknown): void {
+    this.tell("input", checked(item));
+  }
+
+  /** Say that no more items come. */
+  endInput(): void {
+    this.tell("input_end");
+  }
+
+  /** Open the call, if that was not done yet. */
+  async open(): Promise<void> {
+    if (this.progress.status === "opening" && this.batch.length === 0) this.batch = await this.read();
+  }
+
   /** Leave: read no more. */
   close(): void {
     this.abort.done();
@@ -124,6 +156,11 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
     } finally {
       this.close();
     }
+  }
+
+  private tell(kind: "input" | "input_end", data?: unknown): void {
+    if (this.reply === undefined) throw new CallError("the stream is not open: open() it", "failed_precondition");
+    this.reply.tell(kind, data);
   }
 
   private async frame(): Promise<Frame | undefined> {
@@ -178,14 +215,26 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
   /** Wait until it may be tried again, or raise what is to be told. */
   private async recover(error: unknown): Promise<void> {
     if (this.abort.dropped.aborted) throw this.left(error);
-    const again = this.opened ? worthResuming(error) : safeToRepeat(error, this.source.idempotent);
+    const again = this.mayTry(error);
     const atLeastS = error instanceof CallError ? error.retryAfterS : undefined;
     if (again && (await this.backoff.pause(this.abort.dropped, atLeastS))) return;
     const wanted = this.abort.asked;
     const known = this.opened && this.source.open !== undefined;
     this.close();
     if (wanted) throw this.left(error);
+    if (this.doubt !== undefined && this.requestId === undefined) throw this.doubt;
     throw known || error instanceof Dropped ? this.truncated(error) : error;
+  }
+
+  private mayTry(error: unknown): boolean {
+    const { idempotent, ownName, resumable } = this.source;
+    if (this.opened) return resumable && worthResuming(error);
+    if (safeToRepeat(error, idempotent)) return true;
+    // It may have been accepted; if so, it is there under its name.
+    if (!(error instanceof ConnectionFailed) || !ownName || !resumable) return false;
+    this.doubt = error;
+    this.opened = true;
+    return true;
   }
 
   private left(error: unknown): PenstockError {

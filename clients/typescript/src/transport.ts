@@ -54,6 +54,12 @@ export interface Reply {
    * @throws Dropped The connection broke.
    */
   next(): Promise<readonly Frame[] | undefined>;
+  /**
+   * Send an item to a command that takes a stream, or say that no more come.
+   *
+   * @throws CallError It cannot be sent.
+   */
+  tell(kind: "input" | "input_end", data?: unknown): void;
   /** Read no more. */
   close(): void;
 }

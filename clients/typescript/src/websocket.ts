@@ -87,7 +87,7 @@ export class SocketTransport implements Transport {
     }
     const name = start.taskId ?? randomId(); // calls on a socket are told apart by it
     const [socket, inbox] = await this.attached(name, undefined, signal);
-    const about = { task_id: name, correlation_id: start.correlationId, more_input: false };
+    const about = { task_id: name, correlation_id: start.correlationId, more_input: start.moreInput };
     socket.send({ type: start.kind, ...start.body, ...about });
     return inbox;
   }
@@ -108,7 +108,7 @@ export class SocketTransport implements Transport {
     const socket = await this.shared(name);
     if (signal.aborted || !socket.open) throw new ConnectionFailed("the connection ended before it was used", false);
     if (!socket.takes(name)) return this.attached(name, alias, signal); // another call was faster
-    const inbox = new Inbox(name, alias, socket.leave);
+    const inbox = new Inbox(name, alias, socket);
     socket.attach(inbox);
     signal.addEventListener("abort", () => inbox.close(), { once: true });
     return [socket, inbox];

@@ -9,6 +9,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { CallCancelled, CallError, Client, ConnectionFailed } from "../src/index.js";
+import { EventSplitter } from "../src/lines.js";
 import { Relay } from "./relay.js";
 import type { Served } from "./server.js";
 import { python, serve } from "./server.js";
@@ -212,3 +213,49 @@ async function reached(client: Client, taskId: string, status: string): Promise<
     }
   }
 }
+
+test("ws: items follow the request", () =>
+  using("ws", async (client) => {
+    const stream = client.stream<string>("upper", { words: ["a"] }, { moreInput: true, correlationId: "c" });
+    assert.equal(stream.correlationId, "c");
+    assert.throws(() => stream.send("b"), CallError);
+    await stream.open();
+    stream.send("b");
+    stream.endInput();
+    assert.deepEqual(await collect(stream), ["A", "B"]);
+    assert.throws(() => stream.send("c"), CallError);
+    assert.deepEqual(await collect(client.stream("upper", { words: ["a"] })), ["A"]);
+  }));
+
+test("http: items cannot follow the request", () =>
+  using("http", async (client) => {
+    const error = await raised(CallError, () => collect(client.stream("upper", {}, { moreInput: true })));
+    assert.equal(error.code, "not_implemented");
+    const held = client.stream("hold");
+    await held.open();
+    assert.equal((await raised(CallError, async () => held.send("a"))).code, "not_implemented");
+    held.close();
+  }));
+
+test("http: streams may travel as events", async () => {
+  const forms: string[] = [];
+  const fetching: typeof fetch = async (url, init) => {
+    const response = await fetch(url, init);
+    forms.push(response.headers.get("content-type") ?? "");
+    return response;
+  };
+  const client = new Client(server.url, { form: "sse", fetch: fetching });
+  assert.deepEqual(await collect(client.stream("count", { n: 3 })), [{ i: 0 }, { i: 1 }, { i: 2 }]);
+  assert.match(forms[0] ?? "", /^text\/event-stream/);
+  client.close();
+});
+
+test("events are found however their bytes are cut", () => {
+  const text = ': hi\r\n\r\nid: 1\r\ndata: {"a":\r\ndata:"zwölf €"}\r\n\r\ndata: 2\n\n\ndata: 3\n';
+  const bytes = new TextEncoder().encode(text);
+  for (let cut = 0; cut <= bytes.length; cut += 1) {
+    const splitter = new EventSplitter();
+    const found = [...splitter.feed(bytes.subarray(0, cut)), ...splitter.feed(bytes.subarray(cut))];
+    assert.deepEqual(found, ['{"a":\n"zwölf €"}', "2"], `cut at ${cut}`);
+  }
+});

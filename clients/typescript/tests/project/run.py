@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from penstock import CommandError, Runtime, engines
 
@@ -40,6 +41,13 @@ async def hold():
     """Give one item, then wait until it is cancelled."""
     yield {"i": 0}
     await asyncio.Event().wait()
+
+
+@rt.streaming_command("upper")
+async def upper(words: AsyncIterator[str]):
+    """Write words in capitals."""
+    async for word in words:
+        yield word.upper()
 
 
 @rt.command("fail")

@@ -29,7 +29,8 @@ export class Client {
         return this.answer({ kind: "workflow", name: workflowId, isStream: false }, input, options);
     }
     resume(id, after = -1, signal) {
-        return this.streamOf({ open: undefined, idempotent: true, taskId: id, after, signal });
+        const again = { idempotent: true, ownName: false, resumable: true, correlationId: undefined };
+        return this.streamOf({ ...again, open: undefined, taskId: id, after, signal });
     }
     cancel(id) {
         return this.repeated(() => this.transport.cancel(id), true);
@@ -57,6 +58,9 @@ export class Client {
         return this.streamOf({
             open: (signal) => this.transport.open(start, signal),
             idempotent: start.idempotencyKey !== undefined,
+            ownName: start.ownName,
+            resumable: !start.moreInput,
+            correlationId: start.correlationId,
             taskId: start.taskId,
             after: -1,
             signal: options.signal,
@@ -116,6 +120,7 @@ function transportOf(url, options) {
         apiKey: options.apiKey,
         fetch: options.fetch ?? globalThis.fetch.bind(globalThis),
         silenceS,
+        form: options.form ?? "ndjson",
     });
     return base.protocol === protocol ? http : new SocketTransport({ url, apiKey: options.apiKey, silenceS }, http);
 }

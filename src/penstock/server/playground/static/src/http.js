@@ -1,5 +1,5 @@
 import { ConnectionFailed, PenstockError } from "./errors.js";
-import { HttpReply, NDJSON, describe, foreign, frameIn, mediaType, refusal } from "./http_reply.js";
+import { HttpReply, NDJSON, SSE, describe, foreign, frameIn, mediaType, noInput, refusal } from "./http_reply.js";
 const SHORT_S = 30;
 const MARGIN_S = 10;
 const JSON_TYPE = "application/json";
@@ -8,6 +8,9 @@ export class HttpTransport {
     closing = new AbortController();
     constructor(settings) {
         this.settings = settings;
+    }
+    get accept() {
+        return this.settings.form === "sse" ? SSE : NDJSON;
     }
     async run(start, signal) {
         const patience = start.timeout === undefined ? undefined : start.timeout + MARGIN_S;
@@ -21,11 +24,14 @@ export class HttpTransport {
         throw response.ok ? foreign(response, body) : refusal(response, body);
     }
     async open(start, signal) {
-        return this.streamed(signal, (bounded) => this.execute(start, { accept: NDJSON, signal: bounded }));
+        if (start.moreInput)
+            throw noInput();
+        const { accept } = this;
+        return this.streamed(signal, (bounded) => this.execute(start, { accept, signal: bounded }));
     }
     async resume(names, after, signal) {
         const path = `${pathOf(names.requestId ?? names.taskId ?? "")}/events?after=${after}`;
-        return this.streamed(signal, (bounded) => this.send("GET", path, { accept: NDJSON, signal: bounded }));
+        return this.streamed(signal, (bounded) => this.send("GET", path, { accept: this.accept, signal: bounded }));
     }
     async cancel(id) {
         return (await this.ask("POST", `${pathOf(id)}/cancel`)).outcome;
@@ -70,11 +76,12 @@ export class HttpTransport {
             const response = await ask(own.signal);
             if (response.status !== 200)
                 throw refusal(response, await this.text(response));
-            if (mediaType(response) !== NDJSON || response.body === null) {
+            const kind = mediaType(response);
+            if (![NDJSON, SSE].includes(kind) || response.body === null) {
                 drop();
                 throw foreign(response, "");
             }
-            return new HttpReply(response.body, () => (unlink(), drop()), this.settings.silenceS);
+            return new HttpReply(response.body, kind, () => (unlink(), drop()), this.settings.silenceS);
         }
         catch (error) {
             unlink();

@@ -1,18 +1,20 @@
 import { CallError, PenstockError, RemoteProtocolError } from "./errors.js";
 import { excerpt, parseFrame } from "./frame.js";
-import { LineSplitter } from "./lines.js";
+import { EventSplitter, LineSplitter } from "./lines.js";
 import { codeOfStatus, errorOf } from "./outcome.js";
 import { Dropped } from "./transport.js";
 export const NDJSON = "application/x-ndjson";
+export const SSE = "text/event-stream";
 export class HttpReply {
     drop;
     reader;
-    lines = new LineSplitter();
+    texts;
     watch;
     heard = true;
-    constructor(body, drop, silenceS) {
+    constructor(body, kind, drop, silenceS) {
         this.drop = drop;
         this.reader = body.getReader();
+        this.texts = kind === SSE ? new EventSplitter() : new LineSplitter();
         this.watch = setInterval(() => {
             if (!this.heard)
                 this.close();
@@ -26,10 +28,13 @@ export class HttpReply {
                 this.close();
                 return undefined;
             }
-            const frames = this.lines.feed(bytes).map(parseFrame).filter((frame) => frame.type === "task");
+            const frames = this.texts.feed(bytes).map(parseFrame).filter((frame) => frame.type === "task");
             if (frames.length > 0)
                 return frames;
         }
+    }
+    tell() {
+        throw noInput();
     }
     close() {
         clearInterval(this.watch);
@@ -46,6 +51,9 @@ export class HttpReply {
             throw new Dropped(`the connection broke within the stream (${describe(error)})`, { cause: error });
         }
     }
+}
+export function noInput() {
+    return new CallError("input streams do not travel over HTTP; give the client a ws URL", "not_implemented");
 }
 export function refusal(response, body) {
     const frame = frameIn(body);

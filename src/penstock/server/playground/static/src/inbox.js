@@ -3,15 +3,15 @@ import { endsCall } from "./frame.js";
 import { Dropped } from "./transport.js";
 export class Inbox {
     name;
-    leave;
+    socket;
     ended = false;
     requestId;
     frames = [];
     fault;
     wake;
-    constructor(name, alias, leave) {
+    constructor(name, alias, socket) {
         this.name = name;
-        this.leave = leave;
+        this.socket = socket;
         this.requestId = alias;
     }
     put(frame) {
@@ -31,8 +31,11 @@ export class Inbox {
         this.wake?.();
     }
     close() {
-        this.leave(this);
+        this.socket.leave(this);
         this.end();
+    }
+    tell(kind, data) {
+        this.socket.send({ type: kind, task_id: this.requestId ?? this.name, ...(kind === "input" && { data }) });
     }
     async first() {
         await this.arrival();

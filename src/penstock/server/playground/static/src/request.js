@@ -11,6 +11,8 @@ export function startOf(target, input, options) {
         correlationId: options.correlationId ?? randomId(),
         idempotencyKey: options.idempotencyKey,
         timeout: options.timeout,
+        moreInput: options.moreInput === true,
+        ownName: named !== options.taskId,
         body: {
             ...(target.kind === "command" ? { command: target.name } : { workflow_id: target.name }),
             input: checked(input),
@@ -30,7 +32,7 @@ function given(name, value) {
 function leaving(wish) {
     return typeof wish === "object" ? { grace_s: wish.graceS } : wish;
 }
-function checked(input) {
+export function checked(input) {
     const say = (what, key) => {
         throw new CallError(`the input cannot be sent: ${key} is ${what}`, "invalid_argument");
     };

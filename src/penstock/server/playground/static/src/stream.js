@@ -3,6 +3,7 @@ import { Backoff, safeToRepeat, sleep } from "./backoff.js";
 import { CallCancelled, CallError, ConnectionFailed, PenstockError, ReplayTruncated, StreamTruncated } from "./errors.js";
 import { failureOf } from "./outcome.js";
 import { Progress, WITH_ITEM } from "./progress.js";
+import { checked } from "./request.js";
 import { Dropped } from "./transport.js";
 const END_MS = 500;
 export class Stream {
@@ -14,6 +15,7 @@ export class Stream {
     opened;
     batch = [];
     at = 0;
+    doubt;
     constructor(source) {
         this.source = source;
         this.progress = new Progress(source.taskId, source.after);
@@ -26,6 +28,9 @@ export class Stream {
     }
     get requestId() {
         return this.progress.requestId;
+    }
+    get correlationId() {
+        return this.source.correlationId;
     }
     get lastSeq() {
         return this.progress.lastSeq;
@@ -44,6 +49,16 @@ export class Stream {
         if (id === undefined)
             throw new CallError("the call has no name yet; read its first frame", "not_found");
         return this.source.cancel(id);
+    }
+    send(item) {
+        this.tell("input", checked(item));
+    }
+    endInput() {
+        this.tell("input_end");
+    }
+    async open() {
+        if (this.progress.status === "opening" && this.batch.length === 0)
+            this.batch = await this.read();
     }
     close() {
         this.abort.done();
@@ -71,6 +86,11 @@ export class Stream {
         finally {
             this.close();
         }
+    }
+    tell(kind, data) {
+        if (this.reply === undefined)
+            throw new CallError("the stream is not open: open() it", "failed_precondition");
+        this.reply.tell(kind, data);
     }
     async frame() {
         if (this.at === this.batch.length) {
@@ -124,7 +144,7 @@ export class Stream {
     async recover(error) {
         if (this.abort.dropped.aborted)
             throw this.left(error);
-        const again = this.opened ? worthResuming(error) : safeToRepeat(error, this.source.idempotent);
+        const again = this.mayTry(error);
         const atLeastS = error instanceof CallError ? error.retryAfterS : undefined;
         if (again && (await this.backoff.pause(this.abort.dropped, atLeastS)))
             return;
@@ -133,7 +153,21 @@ export class Stream {
         this.close();
         if (wanted)
             throw this.left(error);
+        if (this.doubt !== undefined && this.requestId === undefined)
+            throw this.doubt;
         throw known || error instanceof Dropped ? this.truncated(error) : error;
+    }
+    mayTry(error) {
+        const { idempotent, ownName, resumable } = this.source;
+        if (this.opened)
+            return resumable && worthResuming(error);
+        if (safeToRepeat(error, idempotent))
+            return true;
+        if (!(error instanceof ConnectionFailed) || !ownName || !resumable)
+            return false;
+        this.doubt = error;
+        this.opened = true;
+        return true;
     }
     left(error) {
         if (!this.abort.asked)

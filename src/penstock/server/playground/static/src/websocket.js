@@ -71,7 +71,7 @@ export class SocketTransport {
         }
         const name = start.taskId ?? randomId();
         const [socket, inbox] = await this.attached(name, undefined, signal);
-        const about = { task_id: name, correlation_id: start.correlationId, more_input: false };
+        const about = { task_id: name, correlation_id: start.correlationId, more_input: start.moreInput };
         socket.send({ type: start.kind, ...start.body, ...about });
         return inbox;
     }
@@ -88,7 +88,7 @@ export class SocketTransport {
             throw new ConnectionFailed("the connection ended before it was used", false);
         if (!socket.takes(name))
             return this.attached(name, alias, signal);
-        const inbox = new Inbox(name, alias, socket.leave);
+        const inbox = new Inbox(name, alias, socket);
         socket.attach(inbox);
         signal.addEventListener("abort", () => inbox.close(), { once: true });
         return [socket, inbox];
