@@ -171,6 +171,23 @@ async def test_what_is_posted_comes_as_items_each_once(desk: Desk) -> None:
     assert (await desk.world.last(live)).status == "completed"
 
 
+async def test_what_is_no_json_is_refused_alone(desk: Desk) -> None:
+    live, request = await desk.begin(await desk.come())
+    odd = [annotation(name) for name in ("nan", "none", "deep")]
+    odd[0].data.metadata["x"] = float("nan")
+    odd[1].data.metadata.fields["x"].SetInParent()
+    value = odd[2].data.metadata.fields["x"]
+    for _ in range(40):
+        value = value.list_value.values.add()
+    value.bool_value = True
+    answer = await desk.post(request.authorization_value, *odd, annotation("fine"))
+    refused = codes.ANNOTATION_INVALID_ARGUMENT
+    assert [one.status.code for one in answer.annotations] == [refused, 0, 0, 0]
+    await desk.post(request.authorization_value, notice("task-completed"))
+    await desk.measure(request.authorization_value, request.task.id, 1)
+    assert [one["annotation"]["id"] for one in (await told(desk, live))[:-1]] == ["none", "deep", "fine"]
+
+
 async def test_ids_are_forgotten_in_the_end(desk: Desk) -> None:
     live, request = await desk.begin(await desk.come())
     task = desk.assignments.of(request.authorization_value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clarifai_grpc.grpc.api import service_pb2
+from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 from clarifai_grpc.grpc.api.status import status_pb2
 
@@ -46,11 +46,9 @@ class Annotations:
         await task.room()
         answer = Answer(status=success(), annotations=request.annotations)
         for one, told in zip(request.annotations, answer.annotations, strict=True):
-            if one.task_id in ("", task.task_id):
-                task.annotated(one)
-            else:
-                told.status.code = codes.ANNOTATION_INVALID_ARGUMENT
-                told.status.details = "it is of another task"
+            why = _handed_on(one, task)
+            if why:
+                told.status.code, told.status.details = codes.ANNOTATION_INVALID_ARGUMENT, why
                 answer.status.code, answer.status.description = codes.MIXED_STATUS, "Mixed Status"
         return answer
 
@@ -72,6 +70,17 @@ class Annotations:
         if task is None and not self._assignments.was(token):
             raise CallError("this token is that of no task", ErrorCode.UNAUTHENTICATED)
         return task
+
+
+def _handed_on(one: resources_pb2.Annotation, task: Assignment) -> str:
+    """Hand an annotation to the caller of its task; returns why that is not done."""
+    if one.task_id not in ("", task.task_id):
+        return "it is of another task"
+    try:
+        task.annotated(one)
+    except CallError as error:
+        return error.message
+    return ""
 
 
 class TasksGuard:

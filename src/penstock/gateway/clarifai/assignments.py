@@ -85,10 +85,14 @@ class Assignment:
             await self._room.wait()
 
     def annotated(self, annotation: Annotation) -> None:
-        """Hand on an annotation, or what one says of the task."""
+        """Hand on an annotation, or what one says of the task.
+
+        Raises:
+            CallError: ``invalid_argument``; it cannot be said in JSON.
+        """
         if self.over or self._is_known(annotation.id):
             return
-        said = json_format.MessageToDict(annotation.data.metadata)
+        said = _as_json(annotation.data.metadata)
         notice = said.get(NOTICE)
         if notice == COMPLETED:
             self._end_soon(End(request_id=self._request_id))
@@ -100,7 +104,11 @@ class Assignment:
             self._output("annotation", annotation)
 
     def measured(self, metrics: resources_pb2.RunnerReplicaTaskMetrics) -> None:
-        """Hand on how it goes."""
+        """Hand on how it goes.
+
+        Raises:
+            CallError: As for ``annotated``.
+        """
         if not self.over:
             self._output("metrics", metrics)
             self._finish()
@@ -116,8 +124,7 @@ class Assignment:
             self._owner.end_call(self._request_id, self._end)
 
     def _output(self, name: str, message: Any) -> None:
-        fields: Mapping[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-        text = msgspec.json.encode({name: fields})
+        text = msgspec.json.encode({name: _as_json(message)})
         self._ahead += len(text)
         self._owner.output_of(self._request_id, text)
 
@@ -129,6 +136,15 @@ class Assignment:
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
         return known
+
+
+def _as_json(message: Any) -> Mapping[str, Any]:
+    try:
+        fields: Mapping[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    except (json_format.Error, ValueError, RecursionError) as error:
+        text = f"it cannot be said in JSON: {str(error)[:200]}"
+        raise CallError(text, ErrorCode.INVALID_ARGUMENT) from error
+    return fields
 
 
 class Assignments:
