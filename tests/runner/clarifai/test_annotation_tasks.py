@@ -174,7 +174,10 @@ async def test_a_cancel_may_come_before_its_task() -> None:
         clock.advance(EARLY_S)
         assert begun() == codes.SUCCESS  # what was cancelled long ago was another one
         assert tasks.cancel(made.id)
+        assert begun() == codes.SUCCESS  # also while the one that was cancelled has not ended yet
+        assert tasks.ids == (made.id,)
         await tasks.aclose()
+        assert tasks.ids == ()
 
 
 @pytest.mark.parametrize(

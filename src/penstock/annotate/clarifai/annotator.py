@@ -14,11 +14,12 @@ from clarifai_grpc.grpc.api import service_pb2
 
 from penstock.annotate.annotating import annotate
 from penstock.annotate.clarifai.tasks import Task, read_task
-from penstock.annotate.clarifai.written import annotations_of, time_ms
+from penstock.annotate.clarifai.written import Annotation, annotations_of, time_ms
 from penstock.annotate.errors import AnnotateError
 from penstock.annotate.media.fetch import fetch
 from penstock.annotate.media.messages import Limits
 from penstock.annotate.media.vetting import Vetting
+from penstock.annotate.records import Frame
 from penstock.annotate.settings import Model
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.marks import CLARIFAI
@@ -87,14 +88,20 @@ class _Plan:
                 async with run as frames:
                     async for frame in frames:
                         failed = "" if frame.error is msgspec.UNSET else frame.error
-                        yield Looked(time_ms(frame), annotations_of(frame, self._task), failed)
+                        yield Looked(time_ms(frame), await self._written(frame), failed)
             except AnnotateError as error:
                 raise CallError(str(error).replace(name, ""), ErrorCode.FAILED_PRECONDITION) from error
+
+    async def _written(self, frame: Frame) -> list[Annotation]:
+        # Masks become files, and holes are cut: that takes its time where there are some.
+        if any(region.rle or region.polys for region in frame.regions):
+            return await asyncio.to_thread(annotations_of, frame, self._task)
+        return annotations_of(frame, self._task)
 
     async def _media(self, folder: Path) -> Path:
         if not self._task.url:
             path = folder / "media"
-            path.write_bytes(self._task.data)
+            await asyncio.to_thread(path.write_bytes, self._task.data)
             return path
         most = self._task.settings.limits.bytes
         try:

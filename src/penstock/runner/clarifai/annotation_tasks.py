@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from clarifai_grpc.grpc.api import resources_pb2, service_pb2
 
@@ -55,6 +56,7 @@ class AnnotationTasks:
         self._chance = chance
         self._owner = TaskOwner()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()  # those that were cancelled and end, too
         self._early: OrderedDict[str, float] = OrderedDict()
 
     @property
@@ -76,7 +78,7 @@ class AnnotationTasks:
 
     def cancel(self, item_id: str) -> bool:
         """End a task, now or when it comes in a moment; returns whether it was there."""
-        running = self._running.get(item_id)
+        running = self._running.pop(item_id, None)  # its id may come again before it has ended
         if running is not None:
             running.cancel()
             return True
@@ -87,13 +89,13 @@ class AnnotationTasks:
 
     def cancel_all(self) -> None:
         """End them all, within a frame each."""
-        for running in tuple(self._running.values()):
-            running.cancel()
+        for item_id in self.ids:
+            self.cancel(item_id)
 
     async def left(self) -> None:
         """Return once all are over."""
-        if self._running:
-            await asyncio.wait(tuple(self._running.values()))
+        while self._under_way:
+            await asyncio.wait(tuple(self._under_way))
 
     async def aclose(self) -> None:
         """End them all."""
@@ -102,7 +104,7 @@ class AnnotationTasks:
     def _begin(self, item_id: str, request: service_pb2.AutoAnnotationRequest) -> None:
         if self._early.pop(item_id, 0.0) > self._clock.monotonic():
             raise CallError("the item was cancelled", ErrorCode.CANCELLED)
-        if len(self._running) >= MAX_TASKS:
+        if len(self._under_way) >= MAX_TASKS:
             text = f"{MAX_TASKS} tasks of annotation are under way"
             raise CallError(text, ErrorCode.RESOURCE_EXHAUSTED, retry_after_s=60)
         value = request.authorization_value
@@ -115,4 +117,10 @@ class AnnotationTasks:
         poster = Poster(self._address.channel(), value, predict.user_app_id, self._clock, self._chance)
         task = AnnotationTask(request, plan, poster, self._clock)
         running = self._running[item_id] = self._owner.start(task.run(), name=f"annotation {item_id}")
-        running.add_done_callback(lambda _: self._running.pop(item_id, None))
+        self._under_way.add(running)
+        running.add_done_callback(partial(self._ended, item_id))
+
+    def _ended(self, item_id: str, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._running.get(item_id) is task:
+            del self._running[item_id]

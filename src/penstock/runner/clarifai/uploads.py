@@ -50,6 +50,7 @@ class Uploads:
         Raises:
             PostFailed: What came before cannot be posted.
         """
+        self._raise()
         for annotation in annotations:
             while self._failure is None and self._is_full:
                 self._room.clear()
