@@ -85,7 +85,7 @@ clarifai:
 	@if [ ! -x "$(PENSTOCK_CLARIFAI_PYTHON)" ] || [ -d $(CLARIFAI) -a ! -e $(CLARIFAI)/.ready ]; then \
 		echo "installing Clarifai's packages into $(CLARIFAI)"; \
 		scripts/venv.sh $(CLARIFAI) "$(CLARIFAI_PYTHON)" && \
-		$(CLARIFAI)/bin/python -m pip install --quiet --disable-pip-version-check clarifai clarifai-protocol \
+		$(CLARIFAI)/bin/python -m pip install --quiet --disable-pip-version-check clarifai 'clarifai-protocol[auto-annotation]' \
 			>/dev/null 2>&1 && touch $(CLARIFAI)/.ready || \
 			{ rm -rf $(CLARIFAI); echo "they cannot be had; their tests are skipped"; }; \
 	fi
