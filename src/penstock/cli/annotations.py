@@ -31,6 +31,9 @@ Given = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What t
 Kind = Annotated[
     str, typer.Option("--from", help="The tool: label-studio, label-studio-video, cvat, cvat-video or coco.")
 ]
+Between = Annotated[
+    bool, typer.Option("--between", help="Also write tracks in the frames between those that were looked at.")
+]
 Reduce = Annotated[
     str | None,
     typer.Option(help="Key frames in videos: leave out boxes that these give back within px=1 or iou=0.95."),
@@ -39,10 +42,12 @@ Written = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A f
 
 
 @verbs.command("export")
-def export_log(folder: Folder, formats: Formats, to: To = None, reduce: Reduce = None) -> None:
+def export_log(
+    folder: Folder, formats: Formats, to: To = None, reduce: Reduce = None, between: Between = False
+) -> None:
     """Write a log in the formats of other tools, and check what was written."""
     with _told():
-        make_exports(folder, formats.split(","), to, reduce)
+        make_exports(folder, formats.split(","), to, reduce, between=between)
 
 
 @verbs.command("check")
@@ -99,7 +104,14 @@ def correct_log(folder: Folder, given: Given, kind: Kind) -> None:
             print(line)
 
 
-def make_exports(folder: Path, formats: list[str], to: Path | None = None, reduce: str | None = None) -> None:
+def make_exports(
+    folder: Path,
+    formats: list[str],
+    to: Path | None = None,
+    reduce: str | None = None,
+    *,
+    between: bool = False,
+) -> None:
     """Write a log in some formats, and tell what became of it.
 
     Raises:
@@ -110,7 +122,8 @@ def make_exports(folder: Path, formats: list[str], to: Path | None = None, reduc
     from penstock.annotate.formats.registry import export
 
     log = _log(folder)
-    _show(export(log, formats, to or log.parent / "exports", reduction=_reduction(reduce)))
+    place = to or log.parent / "exports"
+    _show(export(log, formats, place, reduction=_reduction(reduce), between=between))
 
 
 def _reduction(text: str | None) -> Reduction | None:

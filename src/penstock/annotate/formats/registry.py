@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from penstock.annotate.errors import ConfigError
 from penstock.annotate.formats.base import Fault, Format, Written
+from penstock.annotate.formats.between import with_between
 from penstock.annotate.formats.coco import Coco, CocoResults, CocoRle
 from penstock.annotate.formats.corrected import read_corrected
 from penstock.annotate.formats.cvat import CvatImages
@@ -25,6 +26,7 @@ from penstock.annotate.formats.webvtt import WebVtt
 from penstock.annotate.formats.yolo import YoloDetection, YoloPose, YoloRotated, YoloSegmentation
 from penstock.annotate.keyframes import Reduction
 from penstock.annotate.manifests import MANIFEST, load
+from penstock.annotate.records import Frame
 
 _ALL: tuple[Format, ...] = (
     Coco(),
@@ -89,7 +91,12 @@ def formats_named(names: Iterable[str]) -> list[Format]:
 
 
 def export(
-    log_path: Path, formats: Iterable[str], directory: Path, *, reduction: Reduction | None = None
+    log_path: Path,
+    formats: Iterable[str],
+    directory: Path,
+    *,
+    reduction: Reduction | None = None,
+    between: bool = False,
 ) -> Report:
     """Write a log in some formats, each in a folder of its name, and check what was written.
 
@@ -101,12 +108,13 @@ def export(
         formats: Names of formats.
         directory: Where to; files that are there are overwritten.
         reduction: What formats that have key frames may leave to interpolation; None: nothing.
+        between: Whether what is followed is written in the frames between those that were looked at, too.
 
     Raises:
         ConfigError: There is no format of a name, or what it needs is not installed.
         OSError: The log cannot be read, or something cannot be written.
     """
-    return export_data(dataset_of(log_path, reduction), formats, directory)
+    return export_data(dataset_of(log_path, reduction, between), formats, directory)
 
 
 def export_data(data: Dataset, formats: Iterable[str], directory: Path) -> Report:
@@ -114,14 +122,19 @@ def export_data(data: Dataset, formats: Iterable[str], directory: Path) -> Repor
     return Report([_export(one, data, directory / one.name) for one in formats_named(formats)])
 
 
-def dataset_of(log_path: Path, reduction: Reduction | None = None) -> Dataset:
-    """Return a log as a data set, with what is known from the manifest beside it."""
+def dataset_of(log_path: Path, reduction: Reduction | None = None, between: bool = False) -> Dataset:
+    """Return a log as a data set, with what is known from the manifest beside it; see ``export``."""
+
+    def frames() -> Iterator[Frame]:
+        found = read_corrected(log_path)
+        return with_between(found) if between else found
+
     manifest = load(log_path.with_name(MANIFEST))
     if manifest is None:
-        return Dataset(lambda: read_corrected(log_path), reduction=reduction)
+        return Dataset(frames, reduction=reduction)
     known = " ".join(part for part in (manifest.model.get("name"), manifest.model.get("version")) if part)
     model = known or manifest.command
-    return Dataset(lambda: read_corrected(log_path), manifest.sources, model, reduction)
+    return Dataset(frames, manifest.sources, model, reduction)
 
 
 def _export(one: Format, data: Dataset, folder: Path) -> Exported:
