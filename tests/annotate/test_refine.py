@@ -17,6 +17,7 @@ from penstock.annotate.answers import Answer, Found
 from penstock.annotate.overlaps import iou, resolve
 from penstock.annotate.records import Tag
 from penstock.annotate.refine import Refined, Refiner, Spot
+from penstock.annotate.shapes.raster import overlap, rasterise
 
 W, H = 100, 80
 SPOT = Spot(src="sha256:00", copy=0, frame=0, seconds=Fraction(0), w=W, h=H)
@@ -264,3 +265,18 @@ def test_a_cluster_is_made_one() -> None:
 def test_soft_suppression_lowers_scores() -> None:
     pair = [box(0, 0, 10, 10, score=0.8), box(0, 0, 10, 5, score=0.4), box(50, 50, 60, 60, score=0.1)]
     assert [one.score for one in resolve(pair, "soft", 0.3, by_class=True)] == pytest.approx([0.8, 0.2, 0.1])
+
+
+def test_what_making_simpler_costs_is_told() -> None:
+    rows, columns = np.ogrid[:H, :W]
+    disk = rle.encode((rows - 40) ** 2 + (columns - 50) ** 2 < 900)
+    exact = refined(Found(label="x", mask=disk), polygons=True)
+    assert exact.iou == 1.0
+    simpler = refined(Found(label="x", mask=disk), box(0, 0, 5, 5), polygons=True, tolerance=2.0, floor=0.9)
+    assert 0.9 <= simpler.iou < 1
+    polys = simpler.regions[0].polys
+    assert polys is not None
+    assert overlap(rasterise(polys, H, W), rle.decode(disk)) == simpler.iou
+    # Of what is dropped later nothing is told.
+    dropped = refined(Found(label="x", mask=disk), polygons=True, tolerance=2.0, floor=0.9, min_area=9000)
+    assert (dropped.iou, dropped.drops) == (1.0, {"small": 1})

@@ -7,6 +7,7 @@ import errno
 import os
 import time
 from collections.abc import AsyncIterator
+from math import cos, sin
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,27 @@ async def test_memory_does_not_grow_with_a_film(app: App, tmp_path: Path) -> Non
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - early
     assert count == 1500
     assert grown < 30 * 1024  # kilobytes; the pictures of these frames have 86 MB
+
+
+async def test_the_manifest_tells_what_simpler_polygons_cost(film: Path, tmp_path: Path) -> None:
+    rounded = Runtime()
+
+    @rounded.command("round")
+    async def round_(image: dict[str, Any]) -> dict[str, Any]:
+        points = [[60 + (20 + image["frame"]) * cos(n / 20), 60 + 25 * sin(n / 20)] for n in range(125)]
+        return {"regions": [{"label": "x", "polys": [[points]]}]}
+
+    settings = asking(
+        "round", refining=Refining(tolerance=4.0, floor=0.9), sampling=Sampling(limit=6), tracking=Tracking()
+    )
+    async with App(rounded) as app:
+        found = await frames_of(film, app, settings, tmp_path / "whole")
+        for _ in range(2):
+            async with annotate(film, app, settings, out=tmp_path / "parts") as frames:
+                async for _ in frames:
+                    break
+        await frames_of(film, app, settings, tmp_path / "parts")
+    least = min(frame.iou for frame in found if frame.iou is not msgspec.UNSET)
+    assert 0.9 <= least < 1
+    assert manifest(tmp_path / "whole").iou == least
+    assert written(tmp_path / "parts") == written(tmp_path / "whole")

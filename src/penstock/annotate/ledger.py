@@ -52,6 +52,7 @@ class Ledger:
         self._last: dict[int, Place] = {}
         self._counts: Counter[int] = Counter()
         self._drops: Counter[str] = Counter()
+        self._iou = 1.0
         self.failures = 0
         self._facts: dict[int, Opened] = {}
 
@@ -254,6 +255,8 @@ class Ledger:
         self._counts[number] += 1
         if frame.drops is not msgspec.UNSET:
             self._drops.update(frame.drops)
+        if frame.iou is not msgspec.UNSET:
+            self._iou = min(self._iou, frame.iou)
         self.failures += "failed" in frame.flags
 
     def _is_kept(self, damage: Damage) -> bool:
@@ -269,7 +272,11 @@ class Ledger:
         if self._log.lost:
             counts["lost"] = self._log.lost
         self._manifest = msgspec.structs.replace(
-            self._manifest, counts=counts, drops=dict(sorted(self._drops.items())), **fields
+            self._manifest,
+            counts=counts,
+            drops=dict(sorted(self._drops.items())),
+            iou=self._iou,
+            **fields,
         )
         save(self._manifest, self._path)
 

@@ -120,6 +120,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         labels: What the frame as a whole shows.
         error: Code of the failure of a frame that was skipped.
         drops: How many regions were dropped, by reason.
+        iou: Where polygons were made simpler: the least IoU of the mask of one with that of what it was.
     """
 
     v: int = VERSION
@@ -137,6 +138,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[Tag, ...] = ()
     error: str | msgspec.UnsetType = msgspec.UNSET
     drops: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    iou: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def seconds(self) -> Fraction:
@@ -255,6 +257,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         sources: The files, in order.
         counts: ``frames`` and ``regions`` in the log, ``failed`` frames; of a live source those ``lost``.
         drops: Regions that were dropped, by reason.
+        iou: The least of all frames, see ``Frame.iou``; 1 where no polygon was changed by a pixel.
         damage: What could not be decoded.
         digest: Of all lines of frames; empty until the log is done.
         problem: What ended it, if it has failed.
@@ -271,6 +274,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
     counts: Mapping[str, int] = {}
     drops: Mapping[str, int] = {}
+    iou: float = 1.0
     damage: tuple[Damage, ...] = ()
     digest: str = ""
     problem: str = ""

@@ -17,7 +17,7 @@ from penstock.annotate.records import Box, Keypoint, Region, Ring, Rle, Tag, reg
 from penstock.annotate.shapes.kinds import area, around, bounds, corners
 from penstock.annotate.shapes.lines import around_lines, clip_lines
 from penstock.annotate.shapes.outline import outline
-from penstock.annotate.shapes.repair import fit
+from penstock.annotate.shapes.repair import Fitted, fit
 
 PLACES = 4  # decimals of a pixel that are kept of a box
 
@@ -85,11 +85,13 @@ class Spot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refined(msgspec.Struct):
-    """What is kept of a frame, and how many regions were dropped for which reason."""
+    """What is kept of a frame, how many regions were dropped for which reason, and the least IoU that making
+    polygons simpler left."""
 
     regions: tuple[Region, ...]
     tags: tuple[Tag, ...]
     drops: dict[str, int]
+    iou: float = 1.0
 
 
 class Refiner:
@@ -120,7 +122,8 @@ class Refiner:
         kept = self._in_place(kept, spot, drops)
         kept = self._most(kept, drops)
         tags = tuple(tag for tag in (self._tag(tag, spot, drops) for tag in answer.tags) if tag)
-        return Refined(self._regions(kept, spot), tags, dict(sorted(drops.items())))
+        least = min((found.iou for found in kept), default=1.0)
+        return Refined(self._regions(kept, spot), tags, dict(sorted(drops.items())), least)
 
     # -- one region ----------------------------------------------------------------------------------
 
@@ -149,7 +152,7 @@ class Refiner:
             fitted = fit(found.polys, spot.w, spot.h, tolerance=tolerance, floor=floor)
             if not fitted.polys:
                 return "empty"
-            found.polys = fitted.polys
+            found.polys, found.iou = fitted.polys, fitted.iou
         if found.lines is not None:
             reason = _clip_lines(found, spot)
             if reason:
@@ -166,9 +169,10 @@ class Refiner:
         if self._settings.polygons and found.polys is None:
             exact = outline(rle.decode(found.mask))
             tolerance, floor = self._settings.tolerance, self._settings.floor
-            found.polys = (
-                fit(exact, spot.w, spot.h, tolerance=tolerance, floor=floor).polys if tolerance else exact
-            )
+            simpler = Fitted(exact, 1.0)
+            if tolerance:
+                simpler = fit(exact, spot.w, spot.h, tolerance=tolerance, floor=floor)
+            found.polys, found.iou = simpler.polys, simpler.iou
         return ""
 
     def _small(self, found: Found) -> str:

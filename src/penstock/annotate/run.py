@@ -365,7 +365,11 @@ def _place(frame: Frame) -> Place:
 
 def _with(frame: Frame, refined: Refined) -> Frame:
     return msgspec.structs.replace(
-        frame, regions=refined.regions, labels=refined.tags, drops=refined.drops or msgspec.UNSET
+        frame,
+        regions=refined.regions,
+        labels=refined.tags,
+        drops=refined.drops or msgspec.UNSET,
+        iou=refined.iou if refined.iou < 1 else msgspec.UNSET,
     )
 
 

@@ -61,6 +61,7 @@ def _frame(like: Frame, number: int, at: Fraction, regions: tuple[Region, ...]) 
         labels=(),
         error=msgspec.UNSET,
         drops=msgspec.UNSET,
+        iou=msgspec.UNSET,
     )
 
 
