@@ -15,7 +15,7 @@ import pytest
 from cli.processes import PATIENCE_S, Server, environment
 from cli.terminal import Terminal
 
-BASH = shutil.which("bash")
+BASH, FISH = shutil.which("bash"), shutil.which("fish")
 TAB = "\t"
 BIN = Path(sys.executable).parent
 PLAY = """
@@ -134,10 +134,17 @@ def test_other_shells_have_a_script_and_an_answer(home: Path, name: str, asked: 
     shown = run(named, "--show-completion", name)
     assert f"_PENSTOCK_COMPLETE=complete_{name}" in shown
     assert "prompt=@story.txt" in run(env(home, _PENSTOCK_COMPLETE=f"complete_{name}", **asked), cwd=home)
-    shell = shutil.which(name)
-    if shell is not None:
-        checked = subprocess.run([shell, "-n"], input=shown, capture_output=True, text=True)
-        assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.skipif(FISH is None, reason="no fish here")
+def test_fish_completes(home: Path) -> None:
+    named = env(home, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    (home / "penstock.fish").write_text(run(named, "--show-completion", "fish"))
+    asking = "source penstock.fish; complete -C 'penstock doc'; complete -C 'penstock bench u n a:=@stories/'"
+    told = subprocess.run(
+        [str(FISH), "--no-config", "-c", asking], cwd=home, env=env(home), capture_output=True, text=True
+    )
+    assert [line.split("\t")[0] for line in told.stdout.splitlines()] == ["doctor", "a:=@stories/long.txt"]
 
 
 def run(named: dict[str, str], *arguments: str, cwd: Path | None = None) -> str:
