@@ -171,6 +171,17 @@ def test_regions_must_touch_the_region_of_interest() -> None:
     assert len(refined(Found(label="x", polys=hole), roi=left).regions) == 1
 
 
+def test_regions_may_have_to_stay_away() -> None:
+    left = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+    both = (box(0, 0, 5, 5), box(60, 0, 65, 5), box(49, 0, 65, 5), box(0, 9, 5, 15, label="y"))
+    made = refined(*both, avoid=left)
+    assert (boxes(made), made.drops) == ([(60.0, 0.0, 65.0, 5.0)], {"avoid": 3})
+    only = refined(*both, concepts=(Concept(label="x", name="z", avoid=left),))
+    assert boxes(only) == [(60.0, 0.0, 65.0, 5.0), (0.0, 9.0, 5.0, 15.0)]
+    neither = refined(*both, roi=left, avoid=left)
+    assert (neither.regions, neither.drops) == ((), {"roi": 1, "avoid": 3})
+
+
 def test_only_so_many_are_kept_the_surest() -> None:
     found = [box(n, 0, n + 1, 1, score=score) for n, score in enumerate((0.1, 0.9, 0.5))]
     made = refined(*found, most=2)

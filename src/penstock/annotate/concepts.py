@@ -32,6 +32,7 @@ class Concept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         hours: From when until when, in the time of day: ``22:00`` and ``06:00`` cross midnight.  The second
             is no part of it.
         roi: A polygon that regions must touch, in fractions of width and height.
+        avoid: A polygon that regions must not touch.
 
     Raises:
         ValueError: Something of it is contradictory.
@@ -47,6 +48,7 @@ class Concept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     status: str = ""
     hours: tuple[str, str] | None = None
     roi: Ring = ()
+    avoid: Ring = ()
 
     def __post_init__(self) -> None:
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
@@ -54,6 +56,7 @@ class Concept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         if self.hours is not None:
             _ = [_clock(text) for text in self.hours]
         check_roi(self.roi)
+        check_roi(self.avoid)
 
     def takes_score(self, score: float | None) -> bool:
         """Whether a confidence is within the range; one that is not given is."""

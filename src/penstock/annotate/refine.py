@@ -40,6 +40,7 @@ class Refining(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         iou: Above which two regions are for one thing.
         by_class: Whether only regions of one label can be.
         roi: A polygon that all regions must touch, in fractions of width and height.
+        avoid: A polygon that no region must touch.
         most: How many regions of a frame are kept, the surest first.
 
     Raises:
@@ -58,10 +59,12 @@ class Refining(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     iou: float = 0.5
     by_class: bool = True
     roi: Ring = ()
+    avoid: Ring = ()
     most: int | None = None
 
     def __post_init__(self) -> None:
         check_roi(self.roi)
+        check_roi(self.avoid)
         if self.begins is not None:
             _ = datetime.fromisoformat(self.begins)
         elif any(concept.hours for concept in self.concepts):
@@ -208,20 +211,20 @@ class Refiner:
         return left
 
     def _in_place(self, kept: list[Found], spot: Spot, drops: Counter[str]) -> list[Found]:
-        rois = {concept.name or concept.label: concept.roi for concept in self._settings.concepts}
-        if not self._settings.roi and not any(rois.values()):
+        settings = self._settings
+        concepts = {concept.name or concept.label: concept for concept in settings.concepts}
+        some = settings.roi or settings.avoid or any(one.roi or one.avoid for one in settings.concepts)
+        if not some:
             return kept
         left = []
         for found in kept:
-            wanted = (self._settings.roi, rois.get(found.label, ()))
-            polys = found.polys
-            if polys is None and found.mask is not None:
-                polys = outline(rle.decode(found.mask))
-            box, lines = found.box or _NOWHERE, found.lines
-            if all(not roi or touches(roi, box, polys, spot.w, spot.h, lines) for roi in wanted):
-                left.append(found)
-            else:
+            concept, touched = concepts.get(found.label, _ANY), _Touched(found, spot)
+            if not all(map(touched, filter(None, (settings.roi, concept.roi)))):
                 drops["roi"] += 1
+            elif any(map(touched, filter(None, (settings.avoid, concept.avoid)))):
+                drops["avoid"] += 1
+            else:
+                left.append(found)
         return left
 
     def _most(self, kept: list[Found], drops: Counter[str]) -> list[Found]:
@@ -247,6 +250,20 @@ class Refiner:
 
 
 _NOWHERE: Box = (0.0, 0.0, 0.0, 0.0)
+
+
+class _Touched:
+    """Whether polygons touch a region, whose outline is drawn once."""
+
+    def __init__(self, found: Found, spot: Spot) -> None:
+        self._found, self._spot = found, spot
+        self._polys = found.polys
+        if found.polys is None and found.mask is not None:
+            self._polys = outline(rle.decode(found.mask))
+
+    def __call__(self, roi: Ring) -> bool:
+        found, spot = self._found, self._spot
+        return touches(roi, found.box or _NOWHERE, self._polys, spot.w, spot.h, found.lines)
 
 
 def _region(found: Found) -> Region:
