@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -140,6 +141,14 @@ def test_who_is_terminated_finishes_its_calls(tmp_path: Path) -> None:
         assert last["status"] == "completed"
         assert last["metrics"]["items"] == 4_000
         until(lambda: not any(one["state"] == "connected" for one in at.runners()))
+
+
+def test_probes_are_answered_where_it_says() -> None:
+    with gateway() as at, runner(at, "--health", 0, threads=1) as process:
+        assert process.stdout is not None
+        while (said := re.search(r"probes at (http://127\.0\.0\.1:\d+)", process.stdout.readline())) is None:
+            pass
+        until(lambda: httpx.get(f"{said.group(1)}/healthz/readiness").status_code == 200)
 
 
 def test_a_gateway_that_is_started_again_finds_it() -> None:
