@@ -63,8 +63,8 @@ def _untried(fence: Fence) -> bool:
 
 def _tried_as_python(fence: Fence) -> bool:
     """Whether ``test_snippets`` tries it: as a project, as an engine, or as a program."""
-    if fence.page == "clarifai.md":  # test_clarifai_doc tries it
-        return fence.info.startswith("py ")
+    if fence.info.startswith("py "):  # test_clarifai_doc and test_litellm try them
+        return True
     return fence.info.startswith("python ") or (fence.info == "python" and "Runtime(" in fence.body)
 
 

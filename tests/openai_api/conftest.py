@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from behaviour.keyring import ANNA, write_keys
 from behaviour.served import hosted
+from docs.pages import DOCS, fences
 from penstock import CommandError, Runtime, current_call
 from penstock.protocol.events import EngineReport, EventUsage
 from penstock.runtime.app import App
@@ -116,6 +117,12 @@ def project(seen: SimpleNamespace) -> Runtime:
         return "no vectors"
 
     return rt
+
+
+def shown(url: str, info: str) -> str:
+    """Return what docs/openai.md shows behind a fence, asked of a model that is here."""
+    [code] = (fence.body for fence in fences(DOCS / "openai.md") if fence.info == info)
+    return code.replace("http://127.0.0.1:8000", url).replace("scripted", "talker")
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from openai_api.conftest import shown
+
 ASKING = Path(__file__).parent / "litellm" / "asking.py"
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("PENSTOCK_LITELLM_PYTHON") or ROOT / ".venv-litellm" / "bin" / "python")
@@ -49,3 +51,10 @@ async def test_what_it_asks_is_answered(other_clients: dict[str, str]) -> None:
     ran = await anyio.run_process([str(PYTHON), str(ASKING)], env=env, check=False)
     assert ran.returncode == 0, ran.stderr.decode()
     assert json.loads(ran.stdout.splitlines()[-1]) == EXPECTED
+
+
+async def test_what_the_page_shows_runs(url: str) -> None:
+    code = shown(url, "py litellm")
+    env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    ran = await anyio.run_process([str(PYTHON), "-c", code], env=env, check=False)
+    assert (ran.returncode, ran.stdout) == (0, b"hi"), ran.stderr.decode()

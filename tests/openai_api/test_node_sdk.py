@@ -11,6 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from openai_api.conftest import shown
+
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 HOME = Path(__file__).parent / "node"
@@ -43,6 +45,12 @@ async def test_its_own_tests_pass(node: str, other_clients: dict[str, str]) -> N
     assert ran.returncode == 0, told
     assert re.search(r"^# pass [1-9]\d", told, re.MULTILINE), told
     assert re.search(r"^# skipped 0$", told, re.MULTILINE), told
+
+
+async def test_what_the_page_shows_runs(node: str, url: str) -> None:
+    command = [node, "--input-type=module", "-e", shown(url, "js")]
+    ran = await anyio.run_process(command, cwd=HOME, check=False)
+    assert (ran.returncode, ran.stdout) == (0, b"hi"), ran.stderr.decode()
 
 
 def test_it_is_pinned_and_its_lock_names_no_host() -> None:
