@@ -236,24 +236,62 @@ async def test_items_and_answers_are_those_of_the_command() -> None:
     assert not accepts(spec, "Executed", {**frame, "status": "completed", "command": "size"})
 
 
-def test_references_within_a_schema_lead_to_where_it_stands() -> None:
+def placed(*schemas: Any) -> dict[str, Any]:
+    """Return the components of commands that take these inputs."""
+    commands = {
+        f"x{number}": CommandDescription(description="", streaming=False, input_schema=schema, item_schema={})
+        for number, schema in enumerate(schemas)
+    }
+    description = Description(name="n", version="1", default_command="x0", commands=commands)
+    found: dict[str, Any] = document(description, ())["components"]["schemas"]
+    return found
+
+
+def test_references_within_a_schema_lead_to_where_things_stand() -> None:
     schema = {
         "$defs": {
-            "A": {"type": "object", "properties": {"self": {"$ref": "#"}, "$ref": {"const": "#/$defs/A"}}}
+            "A": {"type": "object", "properties": {"self": {"$ref": "#"}, "$ref": {"const": "#/$defs/A"}}},
+            "not a name": {"$ref": "#/$defs/A/properties/self"},
         },
         "discriminator": {"propertyName": "kind", "mapping": {"a": "#/$defs/A"}},
-        "anyOf": [{"$ref": "#/$defs/A"}],
+        "anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/not a name"}],
         "default": "#/$defs/A",
     }
-    command = CommandDescription(description="", streaming=False, input_schema=schema, item_schema={})
-    description = Description(name="n", version="1", default_command="x", commands={"x": command})
-    root = "#/components/schemas/command.x.input"
-    placed = document(description, ())["components"]["schemas"]["command.x.input"]
-    assert placed["anyOf"] == [{"$ref": f"{root}/$defs/A"}]
-    assert placed["discriminator"]["mapping"] == {"a": f"{root}/$defs/A"}
-    assert placed["$defs"]["A"]["properties"]["self"] == {"$ref": root}
-    assert placed["$defs"]["A"]["properties"]["$ref"] == {"const": "#/$defs/A"}
-    assert placed["default"] == "#/$defs/A"
+    found, types = placed(schema), "#/components/schemas/type."
+    root = "#/components/schemas/command.x0.input"
+    own = found["command.x0.input"]
+    assert own["anyOf"] == [{"$ref": f"{types}A"}, {"$ref": f"{root}/$defs/not a name"}]
+    assert own["discriminator"]["mapping"] == {"a": f"{types}A"}
+    assert own["default"] == "#/$defs/A"
+    assert own["$defs"] == {"not a name": {"$ref": f"{types}A/properties/self"}}
+    assert found["type.A"]["properties"]["self"] == {"$ref": root}
+    assert found["type.A"]["properties"]["$ref"] == {"const": "#/$defs/A"}
+
+
+def test_types_that_are_alike_are_one_and_others_are_not() -> None:
+    a = {"properties": {"b": {"$ref": "#/$defs/B"}}}
+    one, other, third = (
+        {"$defs": {"A": a, "B": {"type": kind}, "C": {"type": "null"}}, "$ref": "#/$defs/A"}
+        for kind in ("integer", "string", "integer")
+    )
+    found = placed(one, third)
+    assert {name for name in found if name.startswith("type.")} == {"type.A", "type.B", "type.C"}
+    of_a = {"type": "object", "$ref": "#/components/schemas/type.A"}
+    assert found["command.x0.input"] == found["command.x1.input"] == of_a
+    found = placed(one, other)
+    assert {name for name in found if name.startswith("type.")} == {"type.C"}
+    assert found["command.x0.input"]["$ref"] == "#/components/schemas/command.x0.input.A"
+    of_b = {"$ref": "#/components/schemas/command.x1.input.B"}
+    assert found["command.x1.input.A"] == {"properties": {"b": of_b}}  # alike, but not what it refers to
+    assert found["command.x1.input.B"] == {"type": "string"}
+
+
+async def test_the_input_of_a_workflow_that_says_nothing_is_an_object() -> None:
+    spec = await shown(project(workflows={"open": {"steps": [STEP]}}))
+    for name in ("workflow.open.request", "Workflow"):
+        assert accepts(spec, name, {"workflow_id": "open", "input": {"a": 1}})
+        assert accepts(spec, name, {"workflow_id": "open", "input": None})
+        assert not accepts(spec, name, {"workflow_id": "open", "input": []})
 
 
 # -- what the protocol page shows ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from penstock.protocol.codec import JSON_TYPE
 from penstock.protocol.dispatch import Description
 from penstock.server.asyncapi.messages import Asked, asked, control_schemas, draft_7, told
 from penstock.server.openapi.schemas import Schema, static_schemas
-from penstock.server.openapi.served import default_parts, served_schemas
+from penstock.server.openapi.served import served_schemas
 
 _ABOUT = (
     "Commands and workflows of this project, over a WebSocket: many calls at a time, told apart by task_id. "
@@ -54,7 +54,6 @@ def async_document(
     schemas = {
         **static_schemas(),
         **served_schemas(description),
-        **default_parts(description),
         **control_schemas(),
     }
     return {

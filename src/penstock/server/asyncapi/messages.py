@@ -75,6 +75,7 @@ FRAMES: Mapping[str, str] = {
 }
 """The frames that any call may have, and what they mean."""
 
+_IN_V1: Mapping[str, str] = {"default.streaming": "DefaultItem", "default.answer": "Defaulted"}
 _REPLIES: Mapping[type, tuple[str, tuple[str, ...]]] = {
     CancelMessage: ("Cancel a call.", ("cancelled", "cancel.told")),
     ResumeMessage: ("Read a call again, behind a frame.", ("resume.told",)),
@@ -115,7 +116,8 @@ def told(description: Description) -> Iterator[tuple[str, str, Schema]]:
         yield name, summary, ref(name.capitalize())
     for name in _items(description):
         what = "An item" if name.endswith(".streaming") else "The answer"
-        yield name, f"{what} of {name.split('.', 1)[-1].rpartition('.')[0] or 'it'}.", ref(name)
+        of = name.removeprefix("command.").rpartition(".")[0]
+        yield name, f"{what} of {of}.", ref(_IN_V1.get(name, name))
     for name, (summary, payload) in TOLD.items():
         yield name, summary, payload
 

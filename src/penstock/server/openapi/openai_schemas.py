@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from penstock.errors import ErrorCode
 from penstock.protocol.dispatch import Description, OpenAIKind
 from penstock.protocol.openai_api.requests import MAX_CHOICES
-from penstock.server.openapi.schemas import COUNT, TIME, Schema, both, or_null, record, ref
+from penstock.server.openapi.schemas import COUNT, TIME, Schema, narrowed, or_null, record, ref
 
 _TEXT: Schema = {"type": "string"}
 _NAME: Schema = {"type": "string", "maxLength": 256}
@@ -115,8 +115,7 @@ def openai_schemas(description: Description) -> dict[str, Schema]:
         served = [(name, told) for name, told in description.commands.items() if told.openai in kinds]
         names = list(dict.fromkeys(each for name, told in served for each in (told.model or name, name)))
         for body in bodies if names else ():
-            schemas[body] = both(body + "OfAny", required=("model",), model={"enum": names})
-            schemas[body + "OfAny"] = _STATIC[body]
+            schemas[body] = narrowed(_STATIC[body], required=(), model={"enum": names})
     return schemas
 
 

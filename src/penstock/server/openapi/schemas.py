@@ -46,9 +46,17 @@ def record(properties: Mapping[str, Any], *required: str, **more: Any) -> dict[s
     }
 
 
-def both(name: str, /, *, required: Iterable[str], **properties: Any) -> Schema:
-    """Return the schema of a component of which more is known here."""
-    return {"allOf": [ref(name), {"properties": properties, "required": list(required)}]}
+def narrowed(schema: Schema, /, *, required: Iterable[str], **properties: Any) -> Schema:
+    """Return the schema of an object of which more is known here.
+
+    It stands by itself: generators of code make one class of it, and little of several that hold together.
+    """
+    due = [*schema.get("required", ()), *required]
+    return {
+        **schema,
+        "properties": {**schema["properties"], **properties},
+        "required": list(dict.fromkeys(due)),
+    }
 
 
 def either(schemas: Iterable[Schema]) -> Schema:
@@ -144,6 +152,10 @@ FRAMES: Mapping[str, Schema] = {
 """The frames of a call, by the name of their schema (docs/protocol.md section 2)."""
 
 
+ENDED: Schema = {**FRAMES["Completed"], "not": {"required": ["data"]}}
+"""The end of a stream of items."""
+
+
 def frame_of(items: Iterable[Schema], ends: Iterable[Schema]) -> Schema:
     """Return the schema of what a stream holds.
 
@@ -234,6 +246,7 @@ def static_schemas() -> dict[str, Schema]:
     return {
         "Body": BODY,
         **FRAMES,
+        "Ended": ENDED,
         "Frame": frame_of([ref("Streaming")], [ref("Completed")]),
         "Keepalive": KEEPALIVE,
         "Envelope": envelope(FAULTS),
