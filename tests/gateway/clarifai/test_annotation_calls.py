@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -56,12 +57,12 @@ def front() -> Iterator[Gateway]:
 
 
 @contextmanager
-def our_runner(at: Gateway) -> Iterator[RealRunner]:
+def our_runner(at: Gateway, key: str = "none") -> Iterator[RealRunner]:
     dialled = ("--clarifai", at.clarifai_url, *IDS, "--threads", 2, "--private-media")
-    with started("runner", FINDER, *dialled, CLARIFAI_PAT="none") as process:
-        at.until_there(2)
+    with started("runner", FINDER, *dialled, CLARIFAI_PAT=key) as process:
         found = RealRunner(process)
         try:
+            found.until_printed("offers")
             yield found
         finally:
             found.end()
@@ -70,6 +71,7 @@ def our_runner(at: Gateway) -> Iterator[RealRunner]:
 @pytest.fixture(scope="module")
 def ours(front: Gateway) -> Iterator[RealRunner]:
     with our_runner(front) as found:
+        front.until_there(2)
         yield found
 
 
@@ -77,9 +79,10 @@ def asked(**given: Any) -> dict[str, Any]:
     return {"command": "finder.AutoAnnotate", "is_stream": True, "input": given}
 
 
-def frames(at: Gateway, **given: Any) -> Iterator[dict[str, Any]]:
+def frames(at: Gateway, key: str = "none", /, **given: Any) -> Iterator[dict[str, Any]]:
     """Yield the frames of a task's call; whoever leaves disconnects."""
-    with httpx.stream("POST", f"{at.url}/v2/execute", json=asked(**given), timeout=PATIENCE_S) as response:
+    url, headers = f"{at.url}/v2/execute", {"authorization": f"Bearer {key}"}
+    with httpx.stream("POST", url, json=asked(**given), headers=headers, timeout=PATIENCE_S) as response:
         for line in response.iter_lines():
             yield json.loads(line)
 
@@ -203,6 +206,7 @@ def test_a_model_is_asked_frame_by_frame_as_well(
 def test_a_runner_that_dies_ends_its_tasks(url: str) -> None:
     soon = {"PENSTOCK_CLARIFAI_KEEPALIVE_S": "1", "PENSTOCK_GATEWAY_RESUME_S": "1"}
     with gateway(**soon) as at, our_runner(at) as runner:
+        at.until_there(2)
         task = {"sample_ms": 100, "concepts": [concept("cat")]}
         reading = frames(at, video=f"{url}/long.mp4", task=task, method="slowly")
         assert any(frame["status"] == "streaming" for frame in reading)
@@ -227,6 +231,23 @@ def rpc(at: Gateway, name: str, request: Any, key: str = "mine") -> Any:
 def test_only_the_token_of_a_task_lets_somebody_post(front: Gateway) -> None:
     posted = service_pb2.PostAnnotationsRequest(annotations=[resources_pb2.Annotation(task_id="x")])
     assert rpc(front, "PostAnnotations", posted, "guessed").status.code == codes.CONN_KEY_INVALID
+
+
+def test_where_keys_are_needed_a_runner_posts_with_none_of_them(url: str, tmp_path: Path) -> None:
+    keys, file = {}, tmp_path / "keys.txt"
+    for scope in ("runner", "caller"):
+        with started("keys", "new", scope, "--scope", scope, "--file", file) as process:
+            out, _ = process.communicate(timeout=PATIENCE_S)
+            (keys[scope],) = re.findall(r"penstock_\S+", out)
+    with gateway("--auth-keys", file) as at, our_runner(at, keys["runner"]):
+        until(lambda: list(frames(at, keys["caller"], video="x", task={}))[-1]["code"] == "invalid_argument")
+        task = {"sample_ms": 1000, "concepts": [concept("cat")]}
+        *found, last = frames(at, keys["caller"], video=f"{url}/a.mp4", task=task)
+        assert last["status"] == "completed"
+        assert sum("annotation" in frame.get("data", {}) for frame in found) == 2
+        posted = service_pb2.PostAnnotationsRequest(annotations=[resources_pb2.Annotation(task_id="x")])
+        for key in keys.values():
+            assert rpc(at, "PostAnnotations", posted, key).status.code == codes.CONN_KEY_INVALID
 
 
 # -- as Clarifai's clients ask for it ------------------------------------------------------------------
