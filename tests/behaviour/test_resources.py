@@ -84,15 +84,18 @@ def _open_files() -> int:
     return len(os.listdir(folder)) if folder.is_dir() else 0
 
 
-def _count_logs() -> int:
+def _objects() -> list[object]:
+    gc.unfreeze()  # a server that was run in this process may have put what there was out of sight
     gc.collect()
-    return sum(type(thing) is CallLog for thing in gc.get_objects())
+    return gc.get_objects()
+
+
+def _count_logs() -> int:
+    return sum(type(thing) is CallLog for thing in _objects())
 
 
 def _count_objects() -> int:
-    gc.unfreeze()  # a server that was run in this process may have put what there was out of sight
-    gc.collect()
-    return len(gc.get_objects())
+    return len(_objects())
 
 
 @promise("P9")
