@@ -14,6 +14,7 @@ from gateway.fakes import World, turns
 from penstock.calls.live import Live
 from penstock.calls.tasks import TaskOwner
 from penstock.errors import CallError, ErrorCode
+from penstock.gateway.clarifai.annotation_form import AT_ONCE
 from penstock.gateway.clarifai.annotations import Annotations, TasksGuard
 from penstock.gateway.clarifai.assignments import LAST_S, MAX_OVER, MAX_SEEN, Assignments
 from penstock.gateway.clarifai.binding import NoBindings
@@ -154,6 +155,24 @@ async def test_a_task_takes_no_place_of_other_calls(desk: Desk) -> None:
     await turns()
     again.answer("aa")
     assert (await desk.world.last(live)).data == "aa"
+
+
+async def test_more_tasks_than_a_replica_does_at_once_wait(desk: Desk) -> None:
+    primary, lives = await desk.come(0), []
+    running: set[str] = set()
+    for _ in range(AT_ONCE):
+        live, request = await desk.begin(primary)
+        lives.append(live)
+        running.add(f"task-{request.task.id}")
+        primary = desk.runner.open(primary=True, tasks=frozenset(running))
+        await turns()
+    waiting = await desk.world.call("toy.AutoAnnotate", input=TEXT)
+    await turns()
+    assert not primary.has_item
+    lives[3].cancel(CancelReason.CALLER)
+    await turns()
+    assert primary.has_item
+    assert waiting.ending is None
 
 
 async def test_what_is_posted_comes_as_items_each_once(desk: Desk) -> None:

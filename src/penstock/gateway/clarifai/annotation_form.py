@@ -14,11 +14,13 @@ from penstock.gateway.clarifai.binding import ServedModel
 from penstock.gateway.clarifai.forms import UNARY, Request, Response
 from penstock.protocol.clarifai.names import ANNOTATE, METHOD_KEY, command_name
 from penstock.protocol.clarifai.statuses import error_of
-from penstock.protocol.runners import MAX_CONCURRENCY, Offer
+from penstock.protocol.runners import Offer
 
 UNNAMED = "unknown"
 """Of an app or a version that nobody has announced: Clarifai's runner takes no task without."""
 STARTED = b"null"
+AT_ONCE = 16
+"""Tasks of one replica; more wait at the gateway, as penstock's own runner refuses them."""
 INPUT = resources_pb2.TaskInputSource.INPUT
 
 _MEDIA: dict[str, Any] = {"type": "string", "maxLength": 8192, "pattern": "^https?://"}
@@ -113,7 +115,7 @@ def annotation_command(model: ServedModel) -> tuple[Offer, AnnotationForm]:
             "additionalProperties": False,
         },
         item_schema={"type": "object"},
-        concurrency=MAX_CONCURRENCY,
+        concurrency=AT_ONCE,
     )
     return offer, AnnotationForm(model)
 
