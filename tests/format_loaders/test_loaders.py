@@ -19,6 +19,7 @@ import pytest
 from annotate.logs import HEIGHT, OBB, RING, TWO, WIDTH, dataset, draw, frames
 from penstock.annotate.formats.dataset import Dataset
 from penstock.annotate.formats.geometry import polys_of
+from penstock.annotate.formats.others import TOOLS, check_with
 from penstock.annotate.formats.registry import FORMATS
 from penstock.annotate.records import Frame, Region
 from penstock.annotate.shapes.kinds import corners
@@ -205,6 +206,37 @@ class TestDatumaro:
         for number in (0, 5, 10, 20, 25, 30):
             assert shown[number] == {"bbox": 1, "polygon": 1}, number
         assert shown[15] == {"bbox": 1}
+
+
+class TestAsked:
+    """What `penstock annotations check --with` has other tools say."""
+
+    @pytest.mark.parametrize("tool", TOOLS)
+    def test_what_is_sound_is_read(self, tmp_path: Path, tool: str) -> None:
+        pytest.importorskip(TOOLS[tool].module)
+        for name in TOOLS[tool].reads:
+            FORMATS[name].write(dataset(), tmp_path / name)
+            assert check_with(tool, name, tmp_path / name) == [], name
+
+    @pytest.mark.parametrize(
+        ("tool", "name", "file", "old", "new"),
+        [
+            ("datumaro", "datumaro", "annotations/train.json", '"label_id":1', '"label":1'),
+            ("datumaro", "coco", "annotations/instances_train.json", '"category_id":1,', '"category_id":99,'),
+            ("datumaro", "mot", "walk/gt/gt.txt", "6,1,8,", "so,1,8,"),
+            ("label-studio-sdk", "label-studio", "tasks.json", '["disk"]', '["dish"]'),
+            ("motmetrics", "mot", "walk/gt/gt.txt", "6,1,8,", "6,1,x,8,9,"),
+        ],
+    )
+    def test_what_is_not_is_told(
+        self, tmp_path: Path, tool: str, name: str, file: str, old: str, new: str
+    ) -> None:
+        pytest.importorskip(TOOLS[tool].module)
+        FORMATS[name].write(dataset(), tmp_path)
+        text = (tmp_path / file).read_text()
+        assert old in text
+        (tmp_path / file).write_text(text.replace(old, new, 1))
+        assert check_with(tool, name, tmp_path)
 
 
 class TestPolylines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 from penstock.cli.exits import Exit, fail
 
 if TYPE_CHECKING:
+    from penstock.annotate.formats.base import Fault
     from penstock.annotate.formats.registry import Report
     from penstock.annotate.keyframes import Reduction
 
@@ -38,6 +39,12 @@ Reduce = Annotated[
     str | None,
     typer.Option(help="Key frames in videos: leave out boxes that these give back within px=1 or iou=0.95."),
 ]
+Tools = Annotated[
+    str | None,
+    typer.Option(
+        "--with", help="Have these read it too: pycocotools, datumaro, label-studio-sdk, motmetrics."
+    ),
+]
 Written = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder that was exported.")]
 
 
@@ -51,22 +58,39 @@ def export_log(
 
 
 @verbs.command("check")
-def check_folder(folder: Written) -> None:
+def check_folder(folder: Written, tools: Tools = None) -> None:
     """Look for what is wrong with exports: folders with the names of formats."""
+    from penstock.annotate.formats.others import tools_named
     from penstock.annotate.formats.registry import FORMATS
 
+    with _told():
+        asked = tools_named(tools.split(",") if tools else [])
     found = [one for name, one in FORMATS.items() if (folder / name).is_dir()]
     if not found:
         fail(f"{folder} has no folder with the name of a format ({', '.join(FORMATS)})", Exit.USAGE)
     faults = 0
     for one in found:
-        wrong = one.check(folder / one.name)
-        faults += len(wrong)
-        print(f"{one.name}: {'sound' if not wrong else f'{len(wrong)} faults'}")
-        for fault in wrong:
-            print(f"  {fault}")
+        faults += _show_faults(one.name, one.check(folder / one.name), "sound")
+        faults += _check_with(asked, one.name, folder / one.name)
     if faults:
         raise typer.Exit(Exit.FAILED)
+
+
+def _show_faults(of: str, wrong: Sequence[Fault], well: str) -> int:
+    print(f"{of}: {well if not wrong else f'{len(wrong)} faults'}")
+    for fault in wrong:
+        print(f"  {fault}")
+    return len(wrong)
+
+
+def _check_with(tools: Sequence[str], name: str, folder: Path) -> int:
+    """Have tools read an export, those that can; return how much they find wrong."""
+    from penstock.annotate.formats.others import check_with
+
+    found = ((tool, check_with(tool, name, folder)) for tool in tools)
+    return sum(
+        _show_faults(f"{name}, {tool}", wrong, "reads it") for tool, wrong in found if wrong is not None
+    )
 
 
 @verbs.command("look")
