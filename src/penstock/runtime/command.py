@@ -257,6 +257,9 @@ _ITERATORS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, 
 def _kind(function: Function, where: str) -> Kind:
     if not callable(function):
         raise AuthoringError(f"{where} is not a function")
+    if isinstance(function, partial) or not inspect.isroutine(function):
+        # Where its type hints are is not the same on every Python; a program may even change it as it runs.
+        raise AuthoringError(f"{where} is an object and no function; write a def that calls it")
     if inspect.isasyncgenfunction(function):
         return Kind.ASYNC_GENERATOR
     if inspect.isgeneratorfunction(function):
