@@ -52,7 +52,7 @@ ShowPlayground = Annotated[
     bool | None,
     typer.Option(
         "--playground/--no-playground",
-        help="Show a page at / in which the commands can be tried (PENSTOCK_PLAYGROUND; on).",
+        help="Show a page at / in which the commands can be tried, and /docs (PENSTOCK_PLAYGROUND; on).",
     ),
 ]
 Mcp = Annotated[
