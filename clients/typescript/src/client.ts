@@ -3,11 +3,11 @@
 import { Abort } from "./abort.js";
 import type { Retry } from "./backoff.js";
 import { Backoff, RETRY, safeToRepeat } from "./backoff.js";
-import { CallCancelled, CallError } from "./errors.js";
+import { CallCancelled, CallError, named } from "./errors.js";
 import type { Frame } from "./frame.js";
 import { HttpTransport } from "./http.js";
 import { answerOf } from "./outcome.js";
-import type { CallOptions, Input, OnDisconnect, Target } from "./request.js";
+import type { CallOptions, Input, OnDisconnect, Start, Target } from "./request.js";
 import { startOf } from "./request.js";
 import type { Source } from "./stream.js";
 import { Stream } from "./stream.js";
@@ -139,20 +139,26 @@ export class Client {
 
   private async answer<T>(target: Target, input: Input, options: CallOptions): Promise<T> {
     const start = startOf(target, input, { ...this.defaults, ...options });
+    try {
+      return answerOf(await this.frame(start, options)) as T;
+    } catch (error) {
+      throw named(error, start.correlationId);
+    }
+  }
+
+  private async frame(start: Start, options: CallOptions): Promise<Frame> {
     const { taskId } = start;
     const unnamed = (): Promise<never> => Promise.reject(new CallError("the call has no name", "not_found"));
     const abort = new Abort(options.signal, taskId === undefined ? unnamed : () => this.cancel(taskId));
-    let frame: Frame;
     try {
       const run = (): Promise<Frame> => this.transport.run(start, abort.dropped);
-      frame = await this.repeated(run, start.idempotencyKey !== undefined, abort.dropped);
+      return await this.repeated(run, start.idempotencyKey !== undefined, abort.dropped);
     } catch (error) {
       if (!abort.asked) throw error;
       throw new CallCancelled(`call ${taskId ?? ""} was cancelled (reason: caller)`, "caller", abort.reason);
     } finally {
       abort.done();
     }
-    return answerOf(frame) as T;
   }
 
   private async repeated<T>(work: () => Promise<T>, idempotent: boolean, signal?: AbortSignal): Promise<T> {

@@ -17,10 +17,19 @@ export type Detail = Readonly<Record<string, unknown>>;
 
 /** Base of every error the client raises. */
 export class PenstockError extends Error {
+  /** `X-Request-Id` of the request that was made in vain; a server logs it, too. */
+  correlationId: string | undefined;
+
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = new.target.name;
   }
+}
+
+/** Return an error that tells of which request it is. */
+export function named<E>(error: E, correlationId: string | undefined): E {
+  if (error instanceof PenstockError) error.correlationId ??= correlationId;
+  return error;
 }
 
 /** What a `CallError` knows beside its message. */

@@ -46,7 +46,11 @@ export class HttpReply implements Reply {
         this.close();
         return undefined;
       }
-      const frames = this.texts.feed(bytes).map(parseFrame).filter((frame) => frame.type === "task");
+      const frames: Frame[] = [];
+      for (const text of this.texts.feed(bytes)) {
+        const frame = parseFrame(text);
+        if (frame.type === "task") frames.push(frame);
+      }
       if (frames.length > 0) return frames;
     }
   }

@@ -3,7 +3,8 @@
 import { Abort } from "./abort.js";
 import type { Retry } from "./backoff.js";
 import { Backoff, safeToRepeat, sleep } from "./backoff.js";
-import { CallCancelled, CallError, ConnectionFailed, PenstockError, ReplayTruncated, StreamTruncated } from "./errors.js";
+import { CallCancelled, CallError, ConnectionFailed, PenstockError } from "./errors.js";
+import { ReplayTruncated, StreamTruncated, named } from "./errors.js";
 import type { Frame, Metrics } from "./frame.js";
 import { failureOf } from "./outcome.js";
 import { Progress, WITH_ITEM } from "./progress.js";
@@ -138,12 +139,15 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
 
   [Symbol.asyncIterator](): AsyncIterator<T, undefined> {
     return {
-      next: async () => {
-        for (let frame = await this.frame(); frame !== undefined; frame = await this.frame()) {
-          if (frame.data !== undefined && WITH_ITEM.has(frame.status)) return { done: false, value: frame.data as T };
+      // What is there is given at once: most items then cost no turn of the event loop more than they must.
+      next: () => {
+        try {
+          const frame = this.buffered();
+          if (frame !== undefined) return Promise.resolve({ done: false, value: frame.data as T });
+        } catch (error) {
+          return Promise.reject(error as Error);
         }
-        this.raiseFailure();
-        return { done: true, value: undefined };
+        return this.fetched();
       },
       return: async () => (this.close(), { done: true, value: undefined }),
     };
@@ -163,19 +167,44 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
     this.reply.tell(kind, data);
   }
 
+  /** Return the next frame with an item, if one is there. */
+  private buffered(): Frame | undefined {
+    while (this.at < this.batch.length) {
+      const frame = this.seen();
+      if (frame.data !== undefined && WITH_ITEM.has(frame.status)) return frame;
+    }
+    return undefined;
+  }
+
+  private async fetched(): Promise<IteratorResult<T, undefined>> {
+    while (this.progress.terminal === undefined) {
+      this.batch = await this.read();
+      this.at = 0;
+      const frame = this.buffered();
+      if (frame !== undefined) return { done: false, value: frame.data as T };
+    }
+    this.finish();
+    this.raiseFailure();
+    return { done: true, value: undefined };
+  }
+
   private async frame(): Promise<Frame | undefined> {
     if (this.at === this.batch.length) {
       if (this.progress.terminal !== undefined) return this.finish();
       this.batch = await this.read();
       this.at = 0;
     }
+    return this.seen();
+  }
+
+  private seen(): Frame {
     const frame = this.batch[this.at] as Frame;
     this.at += 1;
     try {
       this.progress.see(frame);
     } catch (error) {
       this.close();
-      throw error;
+      throw named(error, this.correlationId);
     }
     return frame;
   }
@@ -194,7 +223,9 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
       } catch (error) {
         this.reply?.close();
         this.reply = undefined;
-        await this.recover(error);
+        await this.recover(error).catch((told: unknown) => {
+          throw named(told, this.correlationId);
+        });
       }
     }
   }
@@ -253,7 +284,7 @@ export class Stream<T = unknown> implements AsyncIterable<T> {
 
   private raiseFailure(): void {
     const failure = this.progress.terminal && failureOf(this.progress.terminal);
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined) throw named(failure, this.correlationId);
   }
 
   /** Let the response come to its end, so that its connection can be used again. */

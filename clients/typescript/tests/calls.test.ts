@@ -259,3 +259,14 @@ test("events are found however their bytes are cut", () => {
     assert.deepEqual(found, ['{"a":\n"zwölf €"}', "2"], `cut at ${cut}`);
   }
 });
+
+for (const scheme of ["http", "ws"]) {
+  test(`${scheme}: errors tell of which request they are`, () =>
+    using(scheme, async (client) => {
+      for (const command of ["fail", "nope"]) {
+        const ofRun = await raised(CallError, () => client.run(command, {}, { correlationId: "r" }));
+        const ofStream = await raised(CallError, () => collect(client.stream(command, {}, { correlationId: "s" })));
+        assert.deepEqual([ofRun.correlationId, ofStream.correlationId], ["r", "s"]);
+      }
+    }));
+}

@@ -8,7 +8,7 @@ import type { Served } from "./server.js";
 import { serve } from "./server.js";
 
 const ITEMS = 10_000;
-const ROUNDS = 3;
+const ROUNDS = 5;
 
 let server: Served;
 before(async () => void (server = await serve()));
@@ -30,23 +30,34 @@ async function read(client: Client): Promise<void> {
   assert.equal(expected, ITEMS);
 }
 
-/** Return the best rate of a few rounds, in items per second. */
-async function rate(work: () => Promise<void>): Promise<number> {
-  let best = Infinity;
-  for (let round = 0; round < ROUNDS; round += 1) {
-    const begun = performance.now();
-    await work();
-    best = Math.min(best, performance.now() - begun);
-  }
-  return Math.round((1000 * ITEMS) / best);
+/** Return the seconds that `work` took, and how many of them the processor was at it. */
+async function spent(work: () => Promise<void>): Promise<readonly [number, number]> {
+  const [begun, used] = [performance.now(), process.cpuUsage()];
+  await work();
+  const { user, system } = process.cpuUsage(used);
+  return [(performance.now() - begun) / 1e3, (user + system) / 1e6];
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
 test("10,000 items come whole and in order, at a rate that is told", async () => {
-  const plain = await rate(bare);
-  for (const scheme of ["http", "ws"]) {
-    const client = new Client(server.url.replace("http", scheme));
-    const items = await rate(() => read(client));
-    client.close();
-    console.log(`# ${scheme}: ${items} items/s; the bare bytes over HTTP: ${plain}/s; ${(items / plain).toFixed(2)} of it`);
+  const clients = ["http", "ws"].map((scheme) => new Client(server.url.replace("http", scheme)));
+  const works = [bare, ...clients.map((client) => () => read(client))];
+  const rounds: (readonly (readonly [number, number])[])[] = [];
+  for (let round = 0; round <= ROUNDS; round += 1) {
+    const took: (readonly [number, number])[] = [];
+    for (const work of works) took.push(await spent(work));
+    if (round > 0) rounds.push(took); // the first warms up
+  }
+  for (const client of clients) client.close();
+  for (const [index, name] of ["bare fetch", "http", "ws"].entries()) {
+    const of = (pick: (took: (typeof rounds)[0]) => number): number => median(rounds.map(pick));
+    const wall = of((took) => took[index]?.[0] ?? NaN);
+    const cpu = of((took) => took[index]?.[1] ?? NaN);
+    const ratio = of((took) => (took[0]?.[0] ?? NaN) / (took[index]?.[0] ?? NaN));
+    const [rate, each] = [Math.round(ITEMS / wall), ((1e6 * cpu) / ITEMS).toFixed(2)];
+    console.log(`# ${name}: ${rate} items/s, ${ratio.toFixed(2)} of the bare bytes; ${each} µs of processor each`);
   }
 });

@@ -1,6 +1,6 @@
 import { Abort } from "./abort.js";
 import { Backoff, RETRY, safeToRepeat } from "./backoff.js";
-import { CallCancelled, CallError } from "./errors.js";
+import { CallCancelled, CallError, named } from "./errors.js";
 import { HttpTransport } from "./http.js";
 import { answerOf } from "./outcome.js";
 import { startOf } from "./request.js";
@@ -72,13 +72,20 @@ export class Client {
     }
     async answer(target, input, options) {
         const start = startOf(target, input, { ...this.defaults, ...options });
+        try {
+            return answerOf(await this.frame(start, options));
+        }
+        catch (error) {
+            throw named(error, start.correlationId);
+        }
+    }
+    async frame(start, options) {
         const { taskId } = start;
         const unnamed = () => Promise.reject(new CallError("the call has no name", "not_found"));
         const abort = new Abort(options.signal, taskId === undefined ? unnamed : () => this.cancel(taskId));
-        let frame;
         try {
             const run = () => this.transport.run(start, abort.dropped);
-            frame = await this.repeated(run, start.idempotencyKey !== undefined, abort.dropped);
+            return await this.repeated(run, start.idempotencyKey !== undefined, abort.dropped);
         }
         catch (error) {
             if (!abort.asked)
@@ -88,7 +95,6 @@ export class Client {
         finally {
             abort.done();
         }
-        return answerOf(frame);
     }
     async repeated(work, idempotent, signal) {
         const backoff = new Backoff(this.retry);

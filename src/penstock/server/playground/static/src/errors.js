@@ -9,10 +9,16 @@ const RETRYABLE = {
     deadline_exceeded: true,
 };
 export class PenstockError extends Error {
+    correlationId;
     constructor(message, options) {
         super(message, options);
         this.name = new.target.name;
     }
+}
+export function named(error, correlationId) {
+    if (error instanceof PenstockError)
+        error.correlationId ??= correlationId;
+    return error;
 }
 export class CallError extends PenstockError {
     code;

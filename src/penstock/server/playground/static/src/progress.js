@@ -20,6 +20,12 @@ export class Progress {
         return this.terminal?.metrics ?? {};
     }
     see(frame) {
+        if (frame.status === "streaming" && frame.seq === this.lastSeq + 1 && this.status === "streaming") {
+            this.lastSeq = frame.seq;
+            if (frame.data !== undefined)
+                this.hear(frame.data);
+            return;
+        }
         if (frame.seq === undefined && frame.status === "error")
             throw errorOf(frame);
         if (frame.seq !== this.lastSeq + 1 || this.terminal !== undefined) {

@@ -1,6 +1,7 @@
 import { Abort } from "./abort.js";
 import { Backoff, safeToRepeat, sleep } from "./backoff.js";
-import { CallCancelled, CallError, ConnectionFailed, PenstockError, ReplayTruncated, StreamTruncated } from "./errors.js";
+import { CallCancelled, CallError, ConnectionFailed, PenstockError } from "./errors.js";
+import { ReplayTruncated, StreamTruncated, named } from "./errors.js";
 import { failureOf } from "./outcome.js";
 import { Progress, WITH_ITEM } from "./progress.js";
 import { checked } from "./request.js";
@@ -67,13 +68,16 @@ export class Stream {
     }
     [Symbol.asyncIterator]() {
         return {
-            next: async () => {
-                for (let frame = await this.frame(); frame !== undefined; frame = await this.frame()) {
-                    if (frame.data !== undefined && WITH_ITEM.has(frame.status))
-                        return { done: false, value: frame.data };
+            next: () => {
+                try {
+                    const frame = this.buffered();
+                    if (frame !== undefined)
+                        return Promise.resolve({ done: false, value: frame.data });
                 }
-                this.raiseFailure();
-                return { done: true, value: undefined };
+                catch (error) {
+                    return Promise.reject(error);
+                }
+                return this.fetched();
             },
             return: async () => (this.close(), { done: true, value: undefined }),
         };
@@ -92,6 +96,26 @@ export class Stream {
             throw new CallError("the stream is not open: open() it", "failed_precondition");
         this.reply.tell(kind, data);
     }
+    buffered() {
+        while (this.at < this.batch.length) {
+            const frame = this.seen();
+            if (frame.data !== undefined && WITH_ITEM.has(frame.status))
+                return frame;
+        }
+        return undefined;
+    }
+    async fetched() {
+        while (this.progress.terminal === undefined) {
+            this.batch = await this.read();
+            this.at = 0;
+            const frame = this.buffered();
+            if (frame !== undefined)
+                return { done: false, value: frame.data };
+        }
+        this.finish();
+        this.raiseFailure();
+        return { done: true, value: undefined };
+    }
     async frame() {
         if (this.at === this.batch.length) {
             if (this.progress.terminal !== undefined)
@@ -99,6 +123,9 @@ export class Stream {
             this.batch = await this.read();
             this.at = 0;
         }
+        return this.seen();
+    }
+    seen() {
         const frame = this.batch[this.at];
         this.at += 1;
         try {
@@ -106,7 +133,7 @@ export class Stream {
         }
         catch (error) {
             this.close();
-            throw error;
+            throw named(error, this.correlationId);
         }
         return frame;
     }
@@ -126,7 +153,9 @@ export class Stream {
             catch (error) {
                 this.reply?.close();
                 this.reply = undefined;
-                await this.recover(error);
+                await this.recover(error).catch((told) => {
+                    throw named(told, this.correlationId);
+                });
             }
         }
     }
@@ -186,7 +215,7 @@ export class Stream {
     raiseFailure() {
         const failure = this.progress.terminal && failureOf(this.progress.terminal);
         if (failure !== undefined)
-            throw failure;
+            throw named(failure, this.correlationId);
     }
     finish() {
         const reply = this.reply;
