@@ -204,6 +204,29 @@ async def test_a_frame_that_fails_ends_the_run_or_is_noted(
     assert manifest(tmp_path / "b").counts["failed"] == 1
 
 
+@pytest.mark.parametrize(("tries", "failed"), [(1, {2, 5}), (2, {5}), (3, set())])
+async def test_a_frame_is_tried_so_often(film: Path, tmp_path: Path, tries: int, failed: set[int]) -> None:
+    moody, asked = Runtime(), dict.fromkeys(range(40), 0)
+
+    @moody.command("moody")
+    async def moody_(image: dict[str, Any]) -> dict[str, Any]:
+        asked[image["frame"]] += 1
+        if asked[image["frame"]] < {2: 2, 5: 3}.get(image["frame"], 1):
+            raise CommandError("not now")
+        return {"regions": []}
+
+    settings = asking("moody", tries=tries, on_error="skip", sampling=Sampling(limit=8))
+    async with App(moody) as app:
+        found = await frames_of(film, app, settings, tmp_path)
+    assert {frame.frame for frame in found if "failed" in frame.flags} == failed
+    assert [asked[number] for number in (0, 2, 5)] == [1, min(tries, 2), min(tries, 3)]
+
+
+def test_a_frame_is_tried_once_at_least() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        asking("red", tries=0)
+
+
 async def test_what_is_not_there_is_told_at_once(film: Path, app: App, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean red"):
         await frames_of(film, app, asking("reed"), tmp_path)

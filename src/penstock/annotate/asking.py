@@ -74,7 +74,7 @@ class Asker:
         self._client = client
         self._models = settings.models
         self._adapters = [_adapter(model, number) for number, model in enumerate(settings.models)]
-        self._skip = settings.on_error == "skip"
+        self._skip, self._tries = settings.on_error == "skip", settings.tries
         self._form = settings.form
         self._timeout_s = timeout_s
         self._retries = retries
@@ -171,18 +171,23 @@ class Asker:
         }
 
     async def _call(self, model: Model, given: dict[str, Any]) -> Any:
-        wait_s = FIRST_WAIT_S
-        for left in range(self._retries, -1, -1):
+        wait_s, left, tries = FIRST_WAIT_S, self._retries, self._tries
+        while True:
             try:
                 return await self._run(model.command, given)
             except CallCancelled as error:
                 raise CallError(str(error), ErrorCode.CANCELLED) from error
             except CallError as error:
-                if not left or not error.retryable or error.code in _OF_THE_FRAME:
+                if error.code in _OF_THE_FRAME:
+                    tries -= 1
+                    if not tries or error.code is ErrorCode.TOO_LARGE:
+                        raise
+                elif not left or not error.retryable:
                     raise
+                else:
+                    left -= 1
                 await asyncio.sleep(wait_s if error.retry_after_s is None else error.retry_after_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-        raise AssertionError("a call is made at least once")
 
     async def _run(self, command: str, given: dict[str, Any]) -> Any:
         """Make a call; one that is left is cancelled by name, as a server may be slow to see that nobody

@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         refining: What is kept of what is found.
         tracking: How objects are followed; None: they are not.
         on_error: Whether a frame that a command fails on ends the run, or is written as failed.
+        tries: How often a command is asked about a frame, or a batch, in all, if it fails.
         limits: What a file may cost.
 
     Raises:
@@ -71,11 +72,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     refining: Refining = Refining()
     tracking: Tracking | None = None
     on_error: Literal["fail", "skip"] = "fail"
+    tries: int = 1
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if self.form == "raw" and any(model.style != "penstock" for model in self.models):
             raise ValueError("methods of Clarifai's take files; have frames sent as jpeg or png")
+        if self.tries < 1:
+            raise ValueError(f"tries is {self.tries}; it must be at least 1")
 
     @property
     def command(self) -> str:

@@ -71,6 +71,9 @@ Fill = Annotated[
     float | None, typer.Option(help="With --track: fill in objects that go unseen for up to so many seconds.")
 ]
 OnError = Annotated[str, typer.Option(help="Frames that the command fails on: fail or skip.")]
+Tries = Annotated[
+    int, typer.Option(help="Ask about a frame so many times in all, if the command fails on it.")
+]
 Window = Annotated[int, typer.Option(help="Frames under way at once.")]
 Threads = Annotated[int, typer.Option(help="Threads that decode.")]
 Live = Annotated[
@@ -119,6 +122,7 @@ def annotate(
     track: Track = False,
     fill: Fill = None,
     on_error: OnError = "fail",
+    tries: Tries = 1,
     window: Window = 4,
     threads: Threads = 1,
     live: Live = False,

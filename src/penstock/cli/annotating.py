@@ -64,6 +64,7 @@ class Asked(NamedTuple):
     track: bool
     fill: float | None
     on_error: str
+    tries: int
 
     def settings(self) -> Settings:
         """Return it as settings.
@@ -82,6 +83,7 @@ class Asked(NamedTuple):
             "refining": {**self._refining(), **self._typed(_REFINING)},
             "tracking": {"fill_s": self.fill or 0.0} if self.track else None,
             "on_error": self.on_error,
+            "tries": self.tries,
         }
         try:
             return msgspec.convert(fields, Settings, strict=False)
