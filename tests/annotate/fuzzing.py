@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -147,6 +148,9 @@ async def run(samples: list[Path], out: Path, chance: random.Random, seconds: fl
 def main(where: str, out: str, seed: str, seconds: str) -> None:
     """Do what the arguments say."""
     asyncio.run(run(sorted(Path(where).iterdir()), Path(out), random.Random(int(seed)), float(seconds)))
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join()  # waits for the end of a process that was killed
     with suppress(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
         sys.exit("a process that decodes was left behind")

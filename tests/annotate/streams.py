@@ -15,7 +15,7 @@ import av
 from annotate import films
 
 H264 = {"preset": "ultrafast", "tune": "zerolatency", "g": "20", "crf": "18"}
-PATIENCE_S = 20
+PATIENCE_S = 50
 TS = 188  # bytes of a packet
 SDP = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=film\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
 

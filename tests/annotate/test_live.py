@@ -53,6 +53,12 @@ def pipe(tmp_path: Path) -> Path:
     return tmp_path / "pipe"
 
 
+def anew(pipe: Path) -> None:
+    """Make a pipe that no process which was killed, and is not gone yet, still reads."""
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+
 def lines(out: Path) -> list[Frame | Lost | End]:
     return [decode(line) for line in (out / "annotations.jsonl").read_bytes().splitlines()]
 
@@ -135,8 +141,7 @@ async def test_who_writes_never_waits_for_a_slow_command(
     assert (first.why, Fraction(first.since)) == ("slow", Fraction(first.first, 30))
     assert manifest(out).sources[0].digest.startswith("live:")
     # It is whole: asked for again, there is nothing to do.
-    os.unlink(pipe)
-    os.mkfifo(pipe)
+    anew(pipe)
     before = (out / "annotations.jsonl").read_bytes()
     async with App(rt) as again:
         assert await frames_of(pipe, again, settings, out, live=True) == []
@@ -183,6 +188,7 @@ async def test_frames_that_were_dropped_last_are_counted_when_it_goes_on(
     cut = next(at for at in reversed(range(len(log))) if b'"lost"' in log[at])
     (out / "annotations.jsonl").write_bytes(b"".join(log[: cut + 1]))
     before = told(out)
+    anew(pipe)
     with streams.beside(writing(pipe, data)):
         await frames_of(pipe, app, TEN, out, live=True, backlog=FRAMES)
     assert told(out) == list(range(len(before) + FRAMES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -168,7 +169,7 @@ class Clock:
         return self.now
 
     def sleep(self, _: float) -> None:
-        os.sched_yield()
+        time.sleep(0.001)  # only so that others have their turn
 
 
 class Watching(Ears):
