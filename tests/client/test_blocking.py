@@ -233,6 +233,14 @@ def test_a_closed_client_is_closed_and_its_thread_ends(blocking: Client) -> None
         blocking.run("echo", text="a")
 
 
+def test_a_stream_may_be_left_after_its_client(blocking: Client) -> None:
+    with blocking.stream("hang") as stream:
+        assert next(stream) == "first"
+        blocking.close()
+    with pytest.raises(LocalProtocolError, match="closed"):
+        next(blocking.stream("hang"))
+
+
 def test_a_client_that_is_forgotten_ends_its_thread_with_its_last_stream(server: str) -> None:
     stream = Client(server).stream("tick", n=2)
     thread = stream._source.transport._portal._thread

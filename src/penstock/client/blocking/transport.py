@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any
 
 from penstock.client.blocking.portal import Portal
@@ -38,7 +38,8 @@ class BlockingReply:
 
     def close(self) -> None:
         """See ``Reply.aclose``."""
-        self._portal.call(self.reply.aclose)
+        with suppress(LocalProtocolError):  # the client was closed, and every connection with it
+            self._portal.call(self.reply.aclose)
 
     def finish(self, read_end: Callable[[Reply], Awaitable[list[Frame]]]) -> list[Frame]:
         """Read to the end of the response as ``read_end`` does."""
