@@ -32,6 +32,7 @@ NOT_PLAYED: dict[str, list[dict[str, str]]] = tomllib.loads(
 )
 
 
+@pytest.mark.timeout(300)  # a dozen processes, on a machine that may have others to run
 @pytest.mark.parametrize("page", SCENES)
 def test_a_page_is_played(page: str, tmp_path: Path) -> None:
     with Scene(tmp_path) as scene:
