@@ -27,6 +27,12 @@ def middle(image: Picture, size: int = 10) -> dict:
     x, y = image.width / 2, image.height / 2
     return {"found": [{"what": "middle", "at": [x - size / 2, y - size / 2, size, size], "sure": 0.9}]}
 """
+PROJECT += """
+
+@rt.command("all")
+async def all_(images: list[dict]) -> dict:
+    return {"each": [{"regions": [], "labels": [{"label": str(len(images))}]} for _ in images]}
+"""
 ANSWER = "items=found,label=what,box=at,boxes=xywh,score=sure"
 
 
@@ -68,6 +74,14 @@ def test_a_film_is_annotated_and_continued(here: Path) -> None:
     assert other.returncode == 1
     assert "the setting sampling" in other.stderr
     assert ran(here, *words, "--fps", "6", "--track", "--restart").returncode == 0
+
+
+def test_several_frames_are_asked_about_at_once(here: Path) -> None:
+    words = ("--command", "all", "--image", "images", "--batch", "4", "--answer", "each=each")
+    done = ran(here, "a.mp4", "--model", "project.py", *words, "--limit", "6", "--json", "--out", "batches")
+    assert done.returncode == 0, done.stderr
+    labels = [json.loads(line)["labels"][0]["label"] for line in done.stdout.splitlines()]
+    assert labels == ["4"] * 4 + ["2"] * 2
 
 
 def test_a_dry_run_asks_nobody(here: Path) -> None:
@@ -123,6 +137,8 @@ def test_standard_input_is_annotated_as_it_comes(here: Path) -> None:
         (("/dev/video9", "--command", "middle", "--model", "project.py"), 1, "/dev/video9 cannot be read"),
         (("a.mp4", "a.mp4", "--live", "--command", "middle", "--model", "project.py"), 2, "by itself"),
         (("a.mp4", "--live", "--backlog", "0", "--command", "x", "--model", "project.py"), 2, "at least 1"),
+        (("a.mp4", "--command", "all", "--image", "images", "--model", "project.py"), 2, "--batch 8"),
+        (("a.mp4", "--command", "middle", "--tries", "0", "--model", "project.py"), 2, "at least 1"),
         (("a.mp4", "--command", "midle", "--model", "project.py"), 2, "did you mean middle"),
         (("a.mp4", "--command", "middle", "--model", "project.py"), 1, "field 'regions'"),
     ],

@@ -46,6 +46,37 @@ def test_frames_go_to_people_and_come_back(tmp_path: Path) -> None:
     assert done.output.startswith("1 frames: 8 accepted, 0 fixed, 0 rejected, 0 added\n")
 
 
+def test_videos_go_with_few_key_frames_and_come_back(tmp_path: Path) -> None:
+    log = write_log(tmp_path)
+    words = ("--below", "0.6", "--format", "label-studio-video", "--reduce", "px=0.5")
+    sent = run("review", log, *words)
+    assert sent.exit_code == 0, sent.output
+    assert "7 shapes left to interpolation (px=0.5)" in sent.output
+    path = tmp_path / "review/label-studio-video/tasks.json"
+    path.write_text(path.read_text().replace('"predictions"', '"annotations"'))
+    done = run("correct", tmp_path, path, "--from", "label-studio-video")
+    assert done.output.startswith("7 frames: 13 accepted, 0 fixed, 0 rejected, 0 added\n")
+
+
+def test_frames_between_are_written_if_asked_for(tmp_path: Path) -> None:
+    log = write_log(tmp_path)
+    assert "cvat-video: 7 frames" in run("export", log, "--format", "cvat-video").output
+    assert "cvat-video: 31 frames" in run("export", log, "--format", "cvat-video", "--between").output
+
+
+def test_other_tools_are_asked(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    write_log(tmp_path)
+    run("export", tmp_path, "--format", "coco,voc")
+    done = run("check", tmp_path / "exports", "--with", "pycocotools")
+    assert done.output == "coco: sound\ncoco, pycocotools: reads it\nvoc: sound\n"
+    path = tmp_path / "exports/coco/annotations/instances_train.json"
+    path.write_text(path.read_text().replace('"segmentation":', '"so":'))
+    done = run("check", tmp_path / "exports", "--with", "pycocotools")
+    assert done.exit_code == Exit.FAILED
+    assert "coco, pycocotools: 1 faults\n  pycocotools: it fails: KeyError" in done.output
+
+
 def test_a_page_and_a_sheet(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), (90, 90, 90)).save(tmp_path / "a.png")
     (media,) = find([str(tmp_path / "a.png")], tmp_path, Limits())
@@ -94,6 +125,8 @@ def test_a_run_can_end_with_exports_and_overlays(penstock: Penstock, tmp_path: P
     [
         (("export", "nowhere", "--format", "coco"), "nowhere is not there; `penstock annotate` writes it"),
         (("export", ".", "--format", "kitti"), "there is no format kitti"),
+        (("export", ".", "--format", "coco", "--reduce", "1"), "is no tolerance such as px=1"),
+        (("check", ".", "--with", "cocotools"), "there is no reader cocotools"),
         (("look", ".", "a.png", "--as", "film"), "there is no look film; there are sheet, overlay, page"),
         (("check", "."), "has no folder with the name of a format"),
     ],
