@@ -14,7 +14,7 @@ import anyio
 import pytest
 import uvicorn
 
-from penstock.client import AsyncClient
+from penstock.client import AsyncClient, Retry
 from penstock.errors import CommandError
 from penstock.runtime.app import App
 from penstock.runtime.context import current_call
@@ -24,6 +24,7 @@ from penstock.server.asgi import Application
 from penstock.server.batching import BatchingWebSocket
 
 WAIT_S = 5
+QUICK = Retry(attempts=4, base_s=0.001, cap_s=0.01)
 Ending = Literal["close", "reset", "hold", "keep"]
 
 
@@ -130,11 +131,15 @@ async def client(request: pytest.FixtureRequest, app: App) -> AsyncIterator[Asyn
     """A client of ``app``, over each way in."""
     async with AsyncExitStack() as stack:
         if request.param == "local":
-            client = AsyncClient(app)
+            client = AsyncClient(app, retry=QUICK)
         elif request.param == "websocket":
-            client = AsyncClient((await stack.enter_async_context(served(app))).replace("http", "ws"))
+            client = AsyncClient(
+                (await stack.enter_async_context(served(app))).replace("http", "ws"), retry=QUICK
+            )
         else:
-            client = AsyncClient(await stack.enter_async_context(served(app)), form=request.param)
+            client = AsyncClient(
+                await stack.enter_async_context(served(app)), form=request.param, retry=QUICK
+            )
         await stack.enter_async_context(client)
         with anyio.fail_after(2 * WAIT_S):
             yield client

@@ -18,7 +18,8 @@ import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from client.conftest import WAIT_S, project, served
+from client.conftest import QUICK, WAIT_S, project, served
+from client.cutter import Cutter
 from penstock import App, AsyncClient, CallCancelled, CallError, Client, ConnectionFailed, Stream
 from penstock.client import Retry
 from penstock.errors import ErrorCode, LocalProtocolError, StreamTruncated
@@ -285,3 +286,25 @@ def test_a_dropped_connection_is_read_on(server: str, portal: BlockingPortal) ->
         assert [item["n"] for item in stream] == [1, 2, 3, 4]
     with Client(server, retry=Retry(attempts=0)) as client, pytest.raises(StreamTruncated):
         list(client.resume(stream.task_id, after=stream.last_seq))
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_cut_here_and_there_a_stream_gives_each_item_once(
+    server: str, portal: BlockingPortal, scheme: str
+) -> None:
+    """At every byte that is tried for ``AsyncClient``, whose text this one's is."""
+
+    def read(cutter: Cutter) -> list[Any]:
+        with portal.wrap_async_context_manager(cutter) as url:
+            options: dict[str, Any] = {"retry": QUICK, "on_disconnect": {"grace_s": 5}}
+            with Client(url.replace("http", scheme), **options) as client:
+                return list(client.stream("tick", n=3))
+
+    whole = Cutter(server)
+    assert read(whole) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    resumed = 0
+    for offset in range(whole.carried // 3, whole.carried, 47):
+        cutter = Cutter(server, offset)
+        assert read(cutter) == [{"n": 0}, {"n": 1}, {"n": 2}], offset
+        resumed += cutter.connections > 1
+    assert resumed > 10

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
+from client.conftest import QUICK
 from client.cutter import Cutter
 from penstock.client import AsyncClient, Retry
 from penstock.client.backoff import Backoff, safe_to_repeat
@@ -24,7 +25,6 @@ from penstock.runtime.app import App
 
 pytestmark = pytest.mark.anyio
 
-QUICK = Retry(attempts=4, base_s=0.001, cap_s=0.01)
 WANTED = [{"n": 0}, {"n": 1}]
 WAIT_S = 60
 AT_ONCE = 8

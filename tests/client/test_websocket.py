@@ -13,7 +13,7 @@ import anyio
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from client.conftest import WAIT_S, project, served
+from client.conftest import QUICK, WAIT_S, project, served
 from penstock.client import AsyncClient
 from penstock.client.backoff import ONCE
 from penstock.client.inbox import MAX_WAITING
@@ -332,7 +332,7 @@ async def test_closing_the_client_ends_its_streams(url: str, app: App) -> None:
 
 
 async def test_nobody_listens() -> None:
-    async with AsyncClient("ws://127.0.0.1:9") as client:
+    async with AsyncClient("ws://127.0.0.1:9", retry=QUICK) as client:
         for ask in (client.run("echo"), client.resume("mine").__aenter__(), client.cancel("mine")):
             with pytest.raises(ConnectionFailed, match="penstock run"):
                 await ask
