@@ -182,6 +182,25 @@ def test_regions_may_have_to_stay_away() -> None:
     assert (neither.regions, neither.drops) == ((), {"roi": 1, "avoid": 3})
 
 
+def test_labels_that_become_one_keep_their_own_places() -> None:
+    left, right = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)), ((0.6, 0.0), (1.0, 0.0), (1.0, 1.0))
+    concepts = (
+        Concept(label="x", name="vehicle", roi=left),
+        Concept(label="y", name="vehicle", roi=right),
+        Concept(label="z", name="vehicle"),
+    )
+    places = [(0, 0, 5, 5), (90, 0, 95, 5)]
+    found = [box(*place, label=label) for label in "xyz" for place in places]
+    made = refined(*found, concepts=concepts)
+    assert boxes(made) == [
+        (0.0, 0.0, 5.0, 5.0),
+        (90.0, 0.0, 95.0, 5.0),
+        (0.0, 0.0, 5.0, 5.0),
+        (90.0, 0.0, 95.0, 5.0),
+    ]
+    assert made.drops == {"roi": 2}
+
+
 def test_only_so_many_are_kept_the_surest() -> None:
     found = [box(n, 0, n + 1, 1, score=score) for n, score in enumerate((0.1, 0.9, 0.5))]
     made = refined(*found, most=2)

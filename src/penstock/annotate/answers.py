@@ -94,6 +94,7 @@ class Found(msgspec.Struct, kw_only=True):
     track: str | None = None
     attrs: Mapping[str, Any] = {}
     model: int = 0  # which of an ensemble's
+    known: str = ""  # what the model calls it, where it is called something else now
     iou: float = 1.0  # of its polygon's mask with that of what it was made of
 
 

@@ -144,7 +144,7 @@ class Refiner:
             return "score"
         if not concept.takes_time(self._begins, spot.seconds):
             return "hours"
-        found.label = concept.name or found.label
+        found.known, found.label = found.label, concept.name or found.label
         if concept.status:
             found.attrs = {**found.attrs, "status": concept.status}
         return self._shape(found, spot) or _restrict(found, concept) or self._small(found)
@@ -212,13 +212,12 @@ class Refiner:
 
     def _in_place(self, kept: list[Found], spot: Spot, drops: Counter[str]) -> list[Found]:
         settings = self._settings
-        concepts = {concept.name or concept.label: concept for concept in settings.concepts}
         some = settings.roi or settings.avoid or any(one.roi or one.avoid for one in settings.concepts)
         if not some:
             return kept
         left = []
         for found in kept:
-            concept, touched = concepts.get(found.label, _ANY), _Touched(found, spot)
+            concept, touched = self._concepts.get(found.known, _ANY), _Touched(found, spot)
             if not all(map(touched, filter(None, (settings.roi, concept.roi)))):
                 drops["roi"] += 1
             elif any(map(touched, filter(None, (settings.avoid, concept.avoid)))):
