@@ -60,7 +60,8 @@ def test_the_stream_and_its_cancel_work_as_they_stand(storyteller: Server) -> No
 
 
 def test_the_python_caller_works_as_it_stands(storyteller: Server) -> None:
-    code = blocks("python", "from penstock import Client")[0].replace("http://127.0.0.1:8000", storyteller.url)
+    (code,) = blocks("python", "from penstock import Client")
+    code = code.replace("http://127.0.0.1:8000", storyteller.url)
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
     )

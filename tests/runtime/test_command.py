@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from collections.abc import Iterator as TypingIterator
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 
 from penstock.errors import AuthoringError
+from penstock.protocol.values import encode_value
 from penstock.runtime.command import Command, Kind, item_schema
 from penstock.runtime.manifest import Manifest
 from penstock.runtime.parameters import State
@@ -123,13 +125,31 @@ def engine() -> Engine:
         (untyped, {}),
         (bare, {}),
         (engine, {}),
-        (pieces, Piece.model_json_schema()),
+        (pieces, Piece.model_json_schema(mode="serialization")),
     ],
 )
 def test_the_schema_of_an_item_is_what_the_author_says_it_is(
     function: Callable[..., Any], expected: dict[str, Any]
 ) -> None:
     assert item_schema(function) == expected
+
+
+class Renamed(pydantic.BaseModel):
+    kind: str = pydantic.Field(default="plain", alias="type")
+
+
+class WrittenByAlias(Renamed):
+    model_config = pydantic.ConfigDict(serialize_by_alias=True)
+
+
+@pytest.mark.parametrize("model", [Renamed, WrittenByAlias])
+def test_the_schema_of_an_item_is_of_what_is_written(model: type[Renamed]) -> None:
+    def answer() -> Renamed:
+        return model()
+
+    answer.__annotations__["return"] = model
+    schema, written = item_schema(answer), msgspec.json.decode(encode_value(model()))
+    assert list(schema["properties"]) == list(written)
 
 
 # -- what is refused -----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from penstock.errors import AuthoringError
 from penstock.protocol.dispatch import CommandDescription, OpenAIKind
 from penstock.protocol.messages import Start
 from penstock.runtime.manifest_parts import NO_SETTINGS, CommandSettings, Isolation
-from penstock.runtime.parameters import InputSchema, Parameter, read_parameters, schema_of
+from penstock.runtime.parameters import InputSchema, Parameter, read_parameters, written_schema_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 DEFAULT_ASYNC_CONCURRENCY = 100
@@ -247,7 +247,7 @@ def item_schema(function: Function) -> Mapping[str, Any]:
         return {}
     if get_origin(returned) in _ITERATORS:
         returned = (get_args(returned) or (Any,))[0]
-    schema = schema_of(returned)
+    schema = written_schema_of(returned)
     return {} if schema is None else schema
 
 

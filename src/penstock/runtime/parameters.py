@@ -112,9 +112,19 @@ def _show(hint: Any) -> str:
 
 
 def schema_of(hint: Any) -> Mapping[str, Any] | None:
-    """Return the JSON Schema of a type; None when it has none."""
+    """Return the JSON Schema of what a type takes; None when it has none."""
     try:
         return TypeAdapter(hint).json_schema()
+    except PydanticUserError:
+        return None
+
+
+def written_schema_of(hint: Any) -> Mapping[str, Any] | None:
+    """Return the JSON Schema of what a value of a type is written as: by the names of its fields, unless the
+    type says otherwise; None when it has none."""
+    named = getattr(hint, "model_config", {}).get("serialize_by_alias", False)
+    try:
+        return TypeAdapter(hint).json_schema(by_alias=named, mode="serialization")
     except PydanticUserError:
         return None
 
