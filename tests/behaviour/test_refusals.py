@@ -243,7 +243,8 @@ async def test_a_request_that_is_never_completed_runs_nothing(http: HttpNdjson) 
     ("method", "path", "status", "code", "allow"),
     [
         ("GET", "/nowhere", 404, "not_found", None),
-        ("POST", "/", 404, "not_found", None),
+        ("POST", "/nowhere", 404, "not_found", None),
+        ("POST", "/", 405, "method_not_allowed", "GET"),
         ("GET", "/tasks/", 404, "not_found", None),
         ("GET", "/tasks/x/y", 404, "not_found", None),
         ("GET", "/tasks/..%2f..%2fetc%2fpasswd", 404, "not_found", None),

@@ -102,6 +102,7 @@ def test_where_keys_are_needed_it_asks_for_one(browser: Page, project: Path, tmp
         assert tab.see("document.querySelector('#key').hidden && document.querySelector('#trouble').hidden")
         tab.click(f"{GREET} .opblock-summary-control")
         tab.until(f'document.querySelector("{GREET} .execute") !== null')
+        tab.until(f'document.querySelector("{GREET} textarea") !== null')
         tab.see(f'document.querySelector("{GREET} textarea").select()')
         tab.type('{"input": {"name": "owl"}}')
         tab.click(f"{GREET} .execute")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import anyio
 
-WAIT_S = 5.0
+WAIT_S = 20.0  # bounds every wait; nothing is meant to take longer than a moment
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 Departure = Literal["fin", "rst", "half", "close"]
 DEPARTURES: tuple[Departure, ...] = ("fin", "rst", "half", "close")
