@@ -42,7 +42,7 @@ KINDS: list[tuple[str, str, str, dict[str, str], bool]] = [
 
 
 def encoded(path: Path, *about: Any, **more: Any) -> Path:
-    # In a thread of its own: SVT-AV1 makes the one that calls it a real-time thread where it may, and so would
+    # In a thread of its own: SVT-AV1 makes the one that calls it a real-time one where it may, and so would
     # be all that starts from there.
     with ThreadPoolExecutor(1) as encoder:
         return encoder.submit(_encoded, path, *about, **more).result()
