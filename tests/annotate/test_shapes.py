@@ -7,7 +7,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
@@ -81,6 +81,7 @@ def test_an_outline_has_corners_only() -> None:
 
 
 @settings(deadline=None)
+@example(((((0.0, 1.0), (0.0, -6.299132502993789e-173), (1.0, 1.0)),),))
 @given(POLYS)
 def test_what_is_fitted_is_valid_and_inside(polys: tuple) -> None:
     found = fit(polys, 20, 15, tolerance=1.0, floor=0.9)

@@ -56,7 +56,12 @@ def clip(polys: Polys, width: int, height: int) -> Polys:
         return polys
     shapely = needed("shapely", "the clipping of polygons")
     whole = shapely.union_all([shapely.Polygon(part[0], part[1:]) for part in polys])
-    return _polys(shapely, _valid(shapely, shapely.intersection(whole, shapely.box(0, 0, width, height))))
+    found = _polys(shapely, _valid(shapely, shapely.intersection(whole, shapely.box(0, 0, width, height))))
+    # What is cut off may leave a coordinate outside by less than anybody can see.
+    return tuple(
+        tuple(tuple((min(max(x, 0.0), width), min(max(y, 0.0), height)) for x, y in ring) for ring in part)
+        for part in found
+    )
 
 
 def simplify(polys: Polys, width: int, height: int, *, tolerance: float, floor: float = 0.0) -> Fitted:
