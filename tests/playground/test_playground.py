@@ -430,7 +430,7 @@ def test_many_tokens_leave_it_responsive(tab: Tab) -> None:
     shown = tab.see("document.querySelector('.results .pane').innerText").split()
     assert shown == due
     found = tab.see("seen")
-    assert found["frames"] > 3  # it was painted meanwhile
+    assert found["frames"] > 0  # it was painted meanwhile; how often, is how long it took
     assert found["longest"] < 1000
     tab.put("n", "1000000")
     tab.press("Enter", CONTROL)
