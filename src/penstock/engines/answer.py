@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from penstock.engines.base import error_event
-from penstock.errors import CallError, ErrorCode
+from penstock.errors import CallError
 from penstock.protocol.events import (
     EngineDelta,
     EngineEnd,
@@ -123,18 +123,3 @@ class Answer(ABC):
     @abstractmethod
     def _metrics(self, now: float) -> EventMetrics:
         """Return what was measured, at the end."""
-
-    def _refuse_over_budget(self, prompt_tokens: int) -> None:
-        """Refuse a prompt that leaves nothing of ``kv_budget_tokens`` for an answer.
-
-        Raises:
-            CallError: ``resource_exhausted``.
-        """
-        budget = self.request.kv_budget_tokens
-        if budget is not None and prompt_tokens >= budget:
-            raise CallError(
-                f"the prompt takes {prompt_tokens} tokens and kv_budget_tokens is {budget}: "
-                "nothing is left for an answer; shorten the prompt or raise the budget",
-                ErrorCode.RESOURCE_EXHAUSTED,
-                retryable=False,
-            )

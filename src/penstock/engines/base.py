@@ -316,6 +316,22 @@ def refuse_invalid(request: EngineRequest) -> None:
         _refuse("messages", "must hold at least one message", [])
 
 
+def refuse_over_budget(request: EngineRequest, prompt_tokens: int) -> None:
+    """Refuse a prompt that leaves nothing of ``kv_budget_tokens`` for an answer.
+
+    Raises:
+        CallError: ``resource_exhausted``.
+    """
+    budget = request.kv_budget_tokens
+    if budget is not None and prompt_tokens >= budget:
+        raise CallError(
+            f"the prompt takes {prompt_tokens} tokens and kv_budget_tokens is {budget}: nothing is left for "
+            "an answer; shorten the prompt or raise the budget",
+            ErrorCode.RESOURCE_EXHAUSTED,
+            retryable=False,
+        )
+
+
 def _prompt_bound(request: EngineRequest) -> int:
     """Return a number of tokens that the prompt does not exceed: none is less than a byte, and what a chat
     template adds to a message is shorter than the message's JSON around it."""

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from penstock.engines.answer import Answer
+from penstock.engines.base import refuse_over_budget
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
 from penstock.errors import CallError, ErrorCode
@@ -107,7 +108,7 @@ class LlamaReading(Answer):
 
     def _start(self, chunk: Chunk, now: float) -> EngineStart:
         self._prompt_tokens = chunk.get("prompt_progress", {}).get("total")
-        self._refuse_over_budget(self._prompt_tokens or 0)
+        refuse_over_budget(self.request, self._prompt_tokens or 0)
         self._scheduled_at = now
         return self.start(self._prompt_tokens)
 

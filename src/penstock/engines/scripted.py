@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.calls.caches import CACHES
 from penstock.calls.engine_cache import EngineCache, KVNeed
-from penstock.engines.base import Engine, refuse_invalid
+from penstock.engines.base import Engine, refuse_invalid, refuse_over_budget
 from penstock.errors import CallError, ErrorCode
 from penstock.protocol.events import (
     EngineDelta,
@@ -156,7 +156,7 @@ class ScriptedEngine(Engine):
         if self._closed:
             raise CallError(f"{self.engine_id} is closed", ErrorCode.UNAVAILABLE)
         prompt = _prompt(request).split()
-        _refuse_over_budget(request, len(prompt))
+        refuse_over_budget(request, len(prompt))
         async with self.room(request) as room:
             self._allocate(room, request, prompt)
             self.started += 1
@@ -287,17 +287,6 @@ def _prompt(request: EngineRequest) -> str:
     if request.messages is None:
         return request.prompt
     return " ".join(str(message.get("content", "")) for message in request.messages)
-
-
-def _refuse_over_budget(request: EngineRequest, prompt_tokens: int) -> None:
-    budget = request.kv_budget_tokens
-    if budget is not None and prompt_tokens >= budget:
-        raise CallError(
-            f"the prompt takes {prompt_tokens} tokens and kv_budget_tokens is {budget}: nothing is left for "
-            "an answer; shorten the prompt or raise the budget",
-            ErrorCode.RESOURCE_EXHAUSTED,
-            retryable=False,
-        )
 
 
 def _bad_spec(what: str) -> CallError:

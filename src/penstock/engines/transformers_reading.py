@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from penstock.engines.answer import Answer
+from penstock.engines.base import refuse_over_budget
 from penstock.engines.detokenize import Detokenizer
 from penstock.engines.embedded import peak_mem_mb
 from penstock.engines.stops import StopFilter
@@ -71,7 +72,7 @@ class TokenReading(Answer):
                 "per call; shorten the prompt"
             )
             raise _bad_prompt(self.request, said, "too long")
-        self._refuse_over_budget(prompt_tokens)
+        refuse_over_budget(self.request, prompt_tokens)
         room = [limit - prompt_tokens for limit in (context_tokens, budget) if limit is not None]
         self.limit = min(self.request.max_tokens, *room) if room else self.request.max_tokens
         self._prompt_tokens = prompt_tokens
